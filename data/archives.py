@@ -1,0 +1,398 @@
+"""Fetch archives of photos from the web and unpack them, whatever state they are in.
+
+`get_photos.py` decides what is needed and calls `fetch` and `unpack`; nothing here is needed
+when the photos lie there already.
+"""
+
+import hashlib
+import os
+import queue
+import re
+import shutil
+import stat
+import struct
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from collections import namedtuple
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+TIMEOUT = 15  # seconds that a server may keep us waiting
+BLOCK = 64 * 1024  # bytes fetched at a time; a server must send as many within the timeout
+LARGEST_FILE, LARGEST_TOTAL = 256 * 2**20, 10 * 2**30  # bytes that an archive may unpack to
+LARGEST_RATIO = 100  # times the archive's own size; photos hardly shrink at all
+
+TRAIN_NAME = re.compile(r"(cat|dog)\.([0-9]+)\.\w+", re.ASCII | re.IGNORECASE)  # cat.0.jpg
+TEST_NAME = re.compile(r"()([0-9]+)\.\w+", re.ASCII)  # 1.jpg
+
+KAGGLE_HELP = (
+    "Three things are needed: (1) the package: pip install kagglehub; (2) a token: make one at "
+    "https://www.kaggle.com/settings and store it where that page says; (3) the rules accepted: "
+    "https://www.kaggle.com/c/dogs-vs-cats/rules. Or fetch dogs-vs-cats.zip in the browser, from "
+    "https://www.kaggle.com/c/dogs-vs-cats/data, and put it into the data folder."
+)
+
+
+class PhotosError(Exception):
+    """Step 0 cannot go on; the message says what was found, where, and what to do."""
+
+    def _render_traceback_(self):
+        """Return the lines that IPython shows: just the message, no traceback."""
+        return [str(self)]
+
+
+class FetchError(Exception):
+    """A download that did not work; the message is the reason in a few words."""
+
+
+class DamagedDownload(FetchError):
+    """A download that came through, but is not the file that was expected."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set of photos comes from; `size` is the archive's size in bytes."""
+
+    title: str
+    help: str
+    archive: str = ""
+    unpacked: str = ""  # the folder that double-clicking the archive leaves
+    addresses: tuple = ()
+    size: int = 0
+    sha256: str = ""
+
+
+# --- Fetching ------------------------------------------------------------------------------------
+
+
+def fetch_from_kaggle():
+    """Fetch the competition's files with kagglehub and return the folder they lie in."""
+    try:
+        import kagglehub  # optional, so it is not among the requirements
+    except ImportError as problem:
+        raise PhotosError(f"The package kagglehub is not installed. {KAGGLE_HELP}") from problem
+    try:
+        return Path(kagglehub.competition_download("dogs-vs-cats"))
+    except Exception as problem:  # its errors share no class, and all call for the same things
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise PhotosError(f"Kaggle did not give the photos ({reason}). {KAGGLE_HELP}") from problem
+
+
+def fetch(folder, spec, timeout=TIMEOUT):
+    """Fetch the archive of a Source into `folder`, trying each address, and return its path.
+
+    The archive grows as NAME.part, is checked, and gets its name at the end; what an earlier
+    try or run has brought is resumed. Raises FetchError with the reason for each address.
+    """
+    part = folder / f"{spec.archive}.part"
+    need_space(folder, 2 * spec.size - size_of(part), spec.archive)
+    reasons = []
+    for address in spec.addresses:
+        again = True
+        while again:
+            before = size_of(part)
+            try:
+                if before != spec.size:
+                    download(address, part, spec.size, timeout)
+                verify(part, spec)
+                os.replace(part, folder / spec.archive)
+                return folder / spec.archive
+            except DamagedDownload as problem:
+                reason = problem
+                part.unlink(missing_ok=True)
+                again = before > 0  # an older half may be to blame, so once more from the start
+            except FetchError as problem:
+                reason = problem
+                again = size_of(part) > before  # it broke off on the way: resume
+        reasons.append(f"{address.split('/')[2]}: {reason}")
+    raise FetchError("; ".join(reasons))
+
+
+def download(address, part, size, timeout):
+    """Bring the file `part` to `size` bytes from `address`, resuming where the server can.
+
+    Raises FetchError when the server cannot be reached, breaks off, or offers something else.
+    """
+    import requests  # comes with the package notebook
+
+    before = size_of(part)
+    headers = {"Accept-Encoding": "identity"}
+    if 0 < before < size:
+        headers["Range"] = f"bytes={before}-"
+    get = partial(requests.get, address, headers=headers, stream=True, timeout=timeout)
+    try:
+        response = within(timeout, get)
+        response.raise_for_status()
+        resumed = response.status_code == 206
+        start = before if resumed else 0
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise DamagedDownload("it sent another part of the file than was asked for")
+        length = int(response.headers.get("Content-Length", size - start))
+        if start + length != size:  # a log-in page, perhaps: it must not replace what we have
+            raise FetchError(f"it offers {start + length:,} bytes instead of {size:,}")
+        next_block = partial(next, response.iter_content(BLOCK), b"")
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            Progress(f"Fetching {part.stem}", size, start, scale=1e6, unit=" MB") as progress,
+        ):
+            while block := within(timeout, next_block):
+                file.write(block)
+                progress.add(len(block))
+                if progress.done > size:
+                    raise DamagedDownload(f"it sent more than {size:,} bytes")
+    except requests.HTTPError as problem:
+        raise FetchError(f"{response.status_code} {response.reason}") from problem
+    except (TimeoutError, requests.Timeout) as problem:
+        raise FetchError(f"no answer within {timeout:g} seconds") from problem
+    except requests.RequestException as problem:
+        arrived = size_of(part) > before
+        raise FetchError("it broke off" if arrived else "it cannot be reached") from problem
+
+
+def within(seconds, call):
+    """Return call(), or raise TimeoutError after so many seconds.
+
+    The timeouts of `requests` do not cover everything: a host may have a dozen addresses that
+    are tried in turn, the look-up of its name has no limit, and a byte now and then counts as an
+    answer. So the call is made in a thread of its own, which is left behind if it takes too long.
+    """
+    answers = queue.SimpleQueue()
+
+    def run():
+        try:
+            answers.put((call(), None))
+        except Exception as problem:  # handed over to the thread that waits
+            answers.put((None, problem))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, problem = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if problem:
+        raise problem
+    return answer
+
+
+def verify(path, spec):
+    """Raise DamagedDownload unless the file has the size and the content that `spec` names."""
+    if size_of(path) != spec.size:
+        raise DamagedDownload(f"{size_of(path):,} bytes came instead of {spec.size:,}")
+    if spec.sha256:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != spec.sha256:
+                raise DamagedDownload("its SHA-256 checksum is not the expected one")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # compares the checksum of each file in it
+    except ZIP_ERRORS as problem:
+        raise DamagedDownload("what came is not a whole zip archive") from problem
+    if damaged:
+        raise DamagedDownload(f"{damaged} in it is damaged")
+
+
+def size_of(path):
+    """Return a file's size in bytes; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def need_space(folder, needed, what):
+    """Raise PhotosError unless `needed` bytes are free where `folder` lies."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise PhotosError(
+            f"{what} needs about {needed / 1e6:,.0f} MB in {folder}, but only {free / 1e6:,.0f} MB "
+            "are free there. Make room, or choose another folder."
+        )
+
+
+# --- Unpacking -----------------------------------------------------------------------------------
+
+# What zipfile raises on archives that are damaged in one way or another.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+# A file in an archive: `open()` gives its content; `path` is None unless it lies in a folder.
+Entry = namedtuple("Entry", "name size open path")
+
+
+def unpack(archives, work, wanted):
+    """Copy the photos of the parts `wanted` out of `archives` into work/train and work/test1.
+
+    An archive is a zip file or the folder that one was unpacked to. Where a photo goes is worked
+    out by `place`, so that no path in an archive is ever written to. Raises PhotosError for
+    archives that are cut short, damaged or unsafe.
+    """
+    archives = list(archives)
+    for archive in archives:  # the list grows: Kaggle's archive has train.zip and test1.zip in it
+        with open_archive(archive) as entries:
+            need_space(work, sum(entry.size for entry in entries), archive.name)
+            with Progress(f"Unpacking {archive.name}", len(entries)) as progress:
+                for entry in entries:
+                    path = PurePosixPath(entry.name)
+                    if path.name in ("train.zip", "test1.zip") and "__MACOSX" not in path.parts:
+                        if path.stem in wanted:
+                            archives.append(entry.path or work / path.name)
+                            if not entry.path:
+                                copy_entry(entry, work / path.name)
+                    else:
+                        target = place(f"{archive.stem}/{entry.name}")
+                        if target and target.parts[0] in wanted:
+                            copy_entry(entry, work / target)
+                    progress.add(1)
+        if archive.parent == work:
+            archive.unlink()
+
+
+@contextmanager
+def open_archive(path):
+    """Give the Entries of a zip file or a folder; turn what is wrong into a PhotosError."""
+    if path.is_dir():
+        files = sorted(Path(root, name) for root, _, names in os.walk(path) for name in names)
+        yield [
+            Entry(file.relative_to(path).as_posix(), size_of(file), partial(open, file, "rb"), file)
+            for file in files
+        ]
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            refuse_unsafe(path, infos)
+            yield [
+                Entry(name_in(info), info.file_size, partial(archive.open, info), None)
+                for info in infos
+            ]
+    except ZIP_ERRORS as problem:
+        with open(path, "rb") as file:
+            is_page = file.read(200).lstrip().startswith(b"<")
+        reason = str(problem) or "it ends too early"
+        found = "a web page, not an archive" if is_page else "cut short or damaged"
+        raise PhotosError(
+            f"{path} is {found} ({size_of(path):,} bytes; {reason}). It was left as it is, and "
+            "nothing was unpacked. Fetch it again, or move it elsewhere to use another source."
+        ) from problem
+
+
+def name_in(info):
+    """Return an entry's name with forward slashes; some Windows programs write the others."""
+    return info.filename.replace("\\", "/")
+
+
+def refuse_unsafe(path, infos):
+    """Raise PhotosError if an archive holds something that a set of photos never holds."""
+    total = sum(info.file_size for info in infos)
+    for info in infos:
+        name = PureWindowsPath(info.filename)  # knows both kinds of slashes, and drives
+        if name.anchor or ".." in name.parts:
+            reason = f"{info.filename} in it points outside the folder"
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            reason = f"{info.filename} in it is a link"
+        elif info.flag_bits & 1:
+            reason = f"{info.filename} in it is encrypted"
+        elif info.file_size > LARGEST_FILE and name.suffix != ".zip":
+            reason = f"{info.filename} in it unpacks to {info.file_size:,} bytes"
+        elif total > min(LARGEST_TOTAL, max(LARGEST_FILE, LARGEST_RATIO * size_of(path))):
+            reason = f"it unpacks to {total:,} bytes"
+        else:
+            continue
+        raise PhotosError(
+            f"{path} was not unpacked, since it is not safe: {reason}. Fetch the archive again, "
+            "from one of the sources that data/README.md names."
+        )
+
+
+def is_junk(name):
+    """Whether a file or folder of this name was left by an operating system, not by a person."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def place(path):
+    """Return where a file of an archive belongs, as train/cat.0.jpg, or None for other files.
+
+    Kaggle names its files train/cat.0.jpg and test1/1.jpg, Google train/cats/cat.0.jpg and
+    Microsoft Cat/0.jpg. Folders around these do not matter.
+    """
+    *folders, name = PurePosixPath(path.lower()).parts
+    if any(is_junk(part) for part in (*folders, name)):
+        return None
+    if TRAIN_NAME.fullmatch(name):
+        return PurePosixPath("train", name)
+    if TEST_NAME.fullmatch(name):
+        if folders[-1] in ("cat", "cats", "dog", "dogs"):
+            return PurePosixPath("train", f"{folders[-1][:3]}.{name}")
+        if "test" in folders or "test1" in folders:
+            return PurePosixPath("test1", name)
+    return None
+
+
+def copy_entry(entry, target):
+    """Copy one file of an archive to `target`; the same photo twice does no harm."""
+    target.parent.mkdir(exist_ok=True)
+    with entry.open() as file:
+        if not target.exists():
+            with open(target, "wb") as copy:
+                shutil.copyfileobj(file, copy)
+        elif target.read_bytes() != file.read():
+            raise PhotosError(
+                f"{entry.name} is twice in the archive, with different content, and nothing was "
+                "unpacked. Fetch it again, from one of the sources that data/README.md names."
+            )
+
+
+# --- Showing how far it is -----------------------------------------------------------------------
+
+
+class Progress:
+    """A line that is rewritten in place, in a terminal and in a notebook.
+
+    Written to a file, it is printed once, at the end. (Keras's bar takes seconds to import, and
+    the one of `rich` needs further packages in a notebook.)
+    """
+
+    def __init__(self, label, total, start=0, scale=1, unit=""):
+        self.label, self.total, self.done, self.start = label, total, start, start
+        self.scale, self.unit = scale, unit
+        self.began = self.shown = time.monotonic()
+        self.width = 0
+        self.live = sys.stdout.isatty() or type(sys.stdout).__name__ == "OutStream"  # Jupyter's
+
+    def __enter__(self):
+        return self
+
+    def add(self, amount):
+        """Count `amount` more as done, and show it now and then."""
+        self.done += amount
+        if self.live and time.monotonic() - self.shown > 0.2:
+            self.shown = time.monotonic()
+            rest = (self.total - self.done) / (self.done - self.start)
+            bar = "=" * int(20 * self.done / self.total)
+            self.show(f"[{bar:.<20}] {minutes(rest * (self.shown - self.began))} left")
+
+    def show(self, text, end=""):
+        """Print the line, over the one before where that is possible."""
+        digits = 0 if self.scale == 1 else 1
+        done, total = (f"{n / self.scale:,.{digits}f}" for n in (self.done, self.total))
+        line = f"{self.label}: {done} of {total}{self.unit} {text}"
+        print(f"\r{line:<{self.width}}" if self.live else line, end=end, flush=True)
+        self.width = len(line)
+
+    def __exit__(self, *_):
+        self.show(f"in {minutes(time.monotonic() - self.began)}", end="\n")
+
+
+def minutes(seconds):
+    """Return a time span as minutes:seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,248 @@
+"""A Keras callback that keeps a training on disk after every epoch, and goes on from there.
+
+Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
+`ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
+aside and renames it, so that a crash at any moment leaves the epoch before whole; and it replays
+the log through the other callbacks, so that they count on as if nothing had happened.
+"""
+
+import hashlib
+import json
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+
+def fingerprint(model, generators, settings):
+    """Return a short name for everything that decides what a training leads to.
+
+    Two trainings share it when network, compilation, photos (names, answers and file sizes) and
+    settings are the same. Two things do not count: the names that Keras numbers on (`conv2d_7`),
+    and the precision, since the weights are kept in float32 whatever it is.
+
+    Args:
+        model: a compiled `keras.Model`.
+        generators: photo generators with the attributes `table` (a DataFrame) and `folder`.
+        settings: a dict that JSON can write.
+    """
+    layers = [(type(layer).__name__, layer.get_config()) for layer in model.layers]
+    for _, config in layers:
+        config.pop("name", None)
+        config.pop("dtype", None)
+    photos = [
+        [*row, (Path(generator.folder) / row.filename).stat().st_size]
+        for generator in generators
+        for row in generator.table.itertuples(index=False)
+    ]
+    compilation = model.get_compile_config()
+    parts = json.dumps([layers, compilation, photos, settings], sort_keys=True, default=str)
+    return hashlib.sha256(parts.encode()).hexdigest()[:10]
+
+
+class ResumeTraining(keras.callbacks.Callback):
+    """Saves every epoch, resumes an interrupted training, loads a finished one.
+
+    In `folder`, each training has a folder of its own, named after its `fingerprint`. It holds
+    `training_log.csv`, one row per finished epoch, and the model with its optimizer after the
+    best and after the last epoch (`epoch-012.keras`).
+
+    Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
+    swapped in, and it restores the counters of the callbacks behind it.
+
+    Args:
+        folder: where trainings are kept. Created when missing.
+        early_stopping: the `EarlyStopping` of this training; it watches `val_accuracy`.
+        reduce_learning_rate: the `ReduceLROnPlateau` of this training.
+    """
+
+    def __init__(self, folder, early_stopping, reduce_learning_rate):
+        super().__init__()
+        self.root = Path(folder)
+        self.early_stopping = early_stopping
+        self.reduce_learning_rate = reduce_learning_rate
+
+    @property
+    def log_file(self):
+        """Path of the training log, a CSV table with one row per finished epoch."""
+        return self.folder / "training_log.csv"
+
+    def start(self, model, training_generator, validation_generator, epochs, settings):
+        """Look for an earlier training of the same kind and load its state into `model`.
+
+        Returns:
+            The number of epochs that need no more training, for `fit(initial_epoch=...)`:
+            0 for a new training, `epochs` for one that is finished.
+
+        Raises:
+            OSError: when the folder cannot be written; the message says what to do.
+        """
+        name = fingerprint(model, [training_generator, validation_generator], settings)
+        self.folder = self.root / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "writable").touch()
+            (self.folder / "writable").unlink()
+        except OSError as error:
+            raise OSError(
+                f"The training cannot be saved in {self.folder} ({error.strerror}): "
+                "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
+            ) from None
+
+        model.optimizer.build(model.trainable_variables)
+        self.log, self.best_weights = self._restore(model)
+        self.must_replay = not self.log.empty
+        training_generator.epoch = len(self.log)
+
+        others = [path.name for path in self.root.glob("*/training_log.csv")]
+        others = len(others) - self.log_file.exists()
+        if self.log.empty:
+            print("No earlier training of this network, these photos and these settings was found.")
+            if others:
+                print(f"({others} of other kinds lie in {self.root}; they are left untouched.)")
+            return 0
+
+        since_best = len(self.log) - 1 - self.log["val_accuracy"].argmax()
+        if since_best >= self.early_stopping.patience:
+            state = f"ended by EarlyStopping after epoch {len(self.log)}"
+        elif len(self.log) >= epochs:
+            state = f"finished after epoch {len(self.log)}"
+        else:
+            state = f"interrupted in epoch {len(self.log) + 1}"
+        print(
+            f"A training of this network, these photos and these settings lies in {self.folder}.\n"
+            f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
+            f"{self.log['seconds'].sum() / 60:.0f} minutes of training, and was {state}.\n"
+        )
+        print(self.log.drop(columns="finished").round(4).to_string(index=False) + "\n")
+        if state.startswith("interrupted"):
+            print(f"It goes on with epoch {len(self.log) + 1}.")
+            return len(self.log)
+        print("It is loaded instead of training again. To train anew, delete that folder.")
+        return epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.must_replay:
+            self._replay()
+            self.must_replay = False
+        self.epoch_began = datetime.now()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = datetime.now()
+        row = {"epoch": len(self.log) + 1}
+        row |= {name: float(value) for name, value in logs.items()}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["seconds"] = round((now - self.epoch_began).total_seconds(), 1)
+        row["finished"] = now.isoformat(sep=" ", timespec="seconds")
+        row = pd.DataFrame([row])
+        self.log = row if self.log.empty else pd.concat([self.log, row], ignore_index=True)
+
+        # The log goes first: a model file without its row would not be trusted by `start`.
+        try:
+            write_aside(self.log_file, lambda path: self.log.to_csv(path, index=False))
+            write_aside(self._model_file(epoch + 1), self.model.save)
+        except OSError as error:
+            print(
+                f"\nEpoch {epoch + 1} could not be saved in {self.folder} ({error}). Training goes "
+                "on and the files saved before are whole; make room there before you stop it."
+            )
+            return
+        keep = {self._model_file(epoch + 1), self._model_file(self._best_epoch(self.log))}
+        for path in self._model_files():
+            if path not in keep:
+                path.unlink()
+
+    def on_train_end(self, logs=None):
+        # `fit` ends with the last weights; the best ones are what the reader wants to keep.
+        if self.best_weights is not None and self.early_stopping.best_weights is None:
+            self.model.set_weights(self.best_weights)
+        self.model.history.history = self.log.drop(columns="finished").to_dict("list")
+        self.model.history.epoch = list(range(len(self.log)))
+
+    def _restore(self, model):
+        """Load the last whole epoch into `model`; return its log and the weights of its best one.
+
+        Without a usable file, the model stays as it was, the log is empty, the weights are None.
+        """
+        whole_log = self._read_log()
+        variables = model.variables + model.optimizer.variables
+        untrained = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        for path in sorted(self._model_files(), reverse=True):
+            if self._epoch(path) > len(whole_log):
+                continue
+            log = whole_log.head(self._epoch(path))
+            try:
+                model.load_weights(self._model_file(self._best_epoch(log)))
+                model.optimizer.finalize_variable_values(model.trainable_variables)
+                best_weights = model.get_weights()
+                model.load_weights(path)
+            except Exception as error:  # Keras, h5py and zipfile each raise their own
+                print(f"{path} cannot be used ({type(error).__name__}); looking for one before it.")
+                continue
+            return log, best_weights
+        for variable, value in zip(variables, untrained, strict=True):
+            variable.assign(value)
+        return whole_log.head(0), None
+
+    def _replay(self):
+        """Lead the callbacks through the logged epochs, so that their counters stand as before."""
+        callbacks = [self.early_stopping, self.reduce_learning_rate]
+        spoken = [callback.verbose for callback in callbacks]
+        for callback in callbacks:
+            callback.verbose = 0
+        for row in self.log.to_dict("records"):
+            self.model.optimizer.learning_rate = row["learning_rate"]
+            for callback in callbacks:
+                callback.on_epoch_end(row["epoch"] - 1, dict(row))
+        self.early_stopping.best_weights = self.best_weights
+        for callback, verbose in zip(callbacks, spoken, strict=True):
+            callback.verbose = verbose
+
+    def _read_log(self):
+        try:
+            return pd.read_csv(self.log_file)
+        except (OSError, ValueError):  # none yet, or damaged
+            return pd.DataFrame({"val_accuracy": []})
+
+    def _began(self):
+        first = self.log.iloc[0]
+        began = datetime.fromisoformat(first["finished"]) - timedelta(seconds=first["seconds"])
+        return began.isoformat(sep=" ", timespec="seconds")
+
+    def _best_epoch(self, log):
+        """Number of the best epoch in `log`, the earliest of equals, among those with a file."""
+        saved = sorted(self._epoch(path) for path in self._model_files())
+        saved = [epoch for epoch in saved if epoch <= len(log)]
+        return max(saved, key=lambda epoch: log["val_accuracy"].iloc[epoch - 1])
+
+    def _epoch(self, path):
+        return int(path.stem.removeprefix("epoch-"))
+
+    def _model_file(self, epoch):
+        return self.folder / f"epoch-{epoch:03}.keras"
+
+    def _model_files(self):
+        return list(self.folder.glob("epoch-*.keras"))
+
+
+def write_aside(path, write):
+    """Let `write` fill a file beside `path`, then rename it: `path` is whole at every moment.
+
+    Args:
+        path: `pathlib.Path` of the file to make or replace.
+        write: called with the path to write to.
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written; `path` stays as it was.
+    """
+    aside = path.with_name(f"writing-{path.name}")
+    try:
+        write(aside)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

@@ -4,6 +4,7 @@
 when the photos lie there already.
 """
 
+import errno
 import hashlib
 import os
 import queue
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 TIMEOUT = 15  # seconds that a server may keep us waiting
-BLOCK = 64 * 1024  # bytes fetched at a time; a server must send as many within the timeout
+BLOCK = 16 * 1024  # bytes fetched at a time; a server must send as many within the timeout
 LARGEST_FILE, LARGEST_TOTAL = 256 * 2**20, 10 * 2**30  # bytes that an archive may unpack to
 LARGEST_RATIO = 100  # times the archive's own size; photos hardly shrink at all
 
@@ -90,6 +91,8 @@ def fetch(folder, spec, timeout=TIMEOUT):
     try or run has brought is resumed. Raises FetchError with the reason for each address.
     """
     part = folder / f"{spec.archive}.part"
+    if size_of(part) > spec.size:
+        part.unlink()  # of some other file
     need_space(folder, 2 * spec.size - size_of(part), spec.archive)
     reasons = []
     for address in spec.addresses:
@@ -191,7 +194,7 @@ def verify(path, spec):
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # compares the checksum of each file in it
-    except ZIP_ERRORS as problem:
+    except (*ZIP_ERRORS, OSError) as problem:
         raise DamagedDownload("what came is not a whole zip archive") from problem
     if damaged:
         raise DamagedDownload(f"{damaged} in it is damaged")
@@ -270,12 +273,17 @@ def open_archive(path):
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
+            if infos and min(info.header_offset for info in archive.infolist()) > 0:
+                # It is the end of train.zip, in a dogs-vs-cats.zip whose own end is missing.
+                raise zipfile.BadZipFile("its list of files is missing")
             refuse_unsafe(path, infos)
             yield [
                 Entry(name_in(info), info.file_size, partial(archive.open, info), None)
                 for info in infos
             ]
-    except ZIP_ERRORS as problem:
+    except (*ZIP_ERRORS, OSError) as problem:
+        if isinstance(problem, OSError) and problem.errno != errno.EINVAL:
+            raise  # a full disk, say; "invalid argument" is a place in the archive that is not there
         with open(path, "rb") as file:
             is_page = file.read(200).lstrip().startswith(b"<")
         reason = str(problem) or "it ends too early"

@@ -35,8 +35,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
-
 from archives import (
     TEST_NAME,
     TIMEOUT,
@@ -52,6 +50,7 @@ from archives import (
     unpack,
 )
 from decoding import BadPhoto, decode
+from PIL import Image
 
 SOURCES = {
     "kaggle": Source(

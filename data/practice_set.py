@@ -35,17 +35,17 @@ def draw_practice_set(folder, train=1000, test=200, seed=42):
     train:  number of training drawings, even, 2 or more
     test:   number of test drawings, 1 or more
     seed:   whole number, 0 or more; the same seed gives the same files
-    Raises ValueError for numbers out of range, FileExistsError where train or test1 holds
-    something already: nothing is ever overwritten.
+    Raises ValueError for numbers out of range, FileExistsError where train, test1 or the answers
+    hold something already: nothing is ever overwritten.
     """
     if train < 2 or train % 2 or test < 1:
         raise ValueError(f"train must be even, 2 or more, and test 1 or more: got {train}, {test}.")
     folder = Path(folder)
-    for part in (folder / "train", folder / "test1"):
-        if part.exists() and any(not path.name.startswith(".") for path in part.iterdir()):
+    for part in (folder / "train", folder / "test1", folder / "test1_answers.csv"):
+        if part.is_file() or (part.is_dir() and any(p.name[0] != "." for p in part.iterdir())):
             raise FileExistsError(
-                f"{part} already holds files, so nothing was drawn. "
-                "Empty it or choose another folder."
+                f"{part} is there already, so nothing was drawn. "
+                "Move it away or choose another folder."
             )
 
     answers = np.random.default_rng([seed, 2]).permutation(np.arange(test) % 2)
@@ -193,7 +193,7 @@ class Pen:
 
 def animal_layer(label, rng, size):
     """Return the animal on a transparent sheet, and the box of its shadow on the ground."""
-    pose = rng.choice(["portrait", "sits", "stands", "lies"], p=[0.4, 0.3, 0.15, 0.15])
+    pose = rng.choice(["portrait", "sits", "stands", "lies"], p=[0.45, 0.32, 0.1, 0.13])
     wide, high, middle = {  # extent of the pose in head radii and where its middle lies
         "portrait": (3.0, 3.4, (0, 0.4)),
         "sits": (4.2, 5.2, (0, 0.9)),
@@ -261,7 +261,8 @@ def body(pen, rng, label, coat, pose):
         tail(0.9 * plump, 2.75, 0)
         w = plump
         pen.blob([(-0.55 * w, 0.5), (-0.95 * w, 1.5), (-1.3 * w, 2.5), (-1.1 * w, 3.1), (0, 3.2),
-                  (1.1 * w, 3.1), (1.3 * w, 2.5), (0.95 * w, 1.5), (0.55 * w, 0.5)], base)  # fmt: skip
+                  (1.1 * w, 3.1), (1.3 * w, 2.5), (0.95 * w, 1.5), (0.55 * w, 0.5)],
+                 base)  # fmt: skip
         markings(pen, rng, coat, (-0.9 * w, 0.9 * w), (1.2, 2.8))
         pen.oval(0, 1.5, 0.5 * w, 0.75, pale, line=False)
         for side in (-1, 1):
@@ -278,7 +279,8 @@ def body(pen, rng, label, coat, pose):
             pen.limb([(x, 1.6), (x + step / 2, 2.5), (x + step, 3.4)], leg * 1.5, leg * 0.9, color)
             pen.oval(x + step - 0.1, 3.45, leg * 1.3, 0.18, paws)
         pen.blob([(-0.3, 0.5), (0.1, 1.6), (0.7, deep), (2.0, deep * 0.9), (3.1, deep),
-                  (long, 1.5), (long - 0.3, 0.95), (2.0, 0.85), (0.8, 0.6), (0.4, 0.2)], base)  # fmt: skip
+                  (long, 1.5), (long - 0.3, 0.95), (2.0, 0.85), (0.8, 0.6), (0.4, 0.2)],
+                 base)  # fmt: skip
         markings(pen, rng, coat, (0.8, 3.1), (1.0, 1.7))
     else:
         tail(2.9, 1.7, 0)
@@ -327,7 +329,7 @@ def head(pen, rng, label, coat, turn):
     else:
         outline = [(0, -0.95), (0.55, -0.8), (0.8, -0.25), (0.78, 0.3), (0.6, 0.85), (0, 1.05)]
     outline += [(-x, y) for x, y in outline[-2:0:-1]]
-    upright = not cat and rng.random() < 0.2
+    upright = not cat and rng.random() < 0.12
     if upright:
         for side in (-1, 1):
             pen.blob([(side * 0.8, -0.3), (side * 0.85, -1.1), (side * 0.7, -1.4),
@@ -347,7 +349,8 @@ def head(pen, rng, label, coat, turn):
         hang = rng.uniform(0.25, 0.8)
         for side in (-1, 1):
             pen.blob([(side * 0.4, -0.85), (side * 0.95, -0.75), (side * 1.25, hang - 0.45),
-                      (side * 1.15, hang), (side * 0.85, hang - 0.1), (side * 0.72, -0.35)], ear)  # fmt: skip
+                      (side * 1.15, hang), (side * 0.85, hang - 0.1), (side * 0.72, -0.35)],
+                     ear)  # fmt: skip
 
     eyes(pen, rng, cat, coat, move)
     if cat:
@@ -492,7 +495,7 @@ def rounded(rng, animal):
 def light(rng, picture):
     """Return the picture under other light: brighter or darker, warm or cool, blurred, grainy."""
     if rng.random() < 0.6:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1)))
+        picture = picture.filter(ImageFilter.BoxBlur(rng.uniform(0.3, 1)))
     pixels = np.asarray(picture, np.float32)
     height, width = pixels.shape[:2]
     down, across = rng.uniform(-0.25, 0.25, 2)

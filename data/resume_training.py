@@ -20,8 +20,9 @@ def fingerprint(model, generators, settings):
     """Return a short name for everything that decides what a training leads to.
 
     Two trainings share it when network, compilation, photos (names, answers and file sizes) and
-    settings are the same. Two things do not count: the names that Keras numbers on (`conv2d_7`),
-    and the precision, since the weights are kept in float32 whatever it is.
+    settings are the same. What changes from run to run does not count: the names that Keras
+    numbers on (`conv2d_7`), the precision (the weights are float32 whatever it is), and the
+    optimizer's present learning rate; name the initial one among the settings.
 
     Args:
         model: a compiled `keras.Model`.
@@ -38,6 +39,8 @@ def fingerprint(model, generators, settings):
         for row in generator.table.itertuples(index=False)
     ]
     compilation = model.get_compile_config()
+    for changing in ["name", "learning_rate"]:
+        compilation["optimizer"]["config"].pop(changing, None)
     parts = json.dumps([layers, compilation, photos, settings], sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
@@ -78,6 +81,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
         Raises:
             OSError: when the folder cannot be written; the message says what to do.
+            ValueError: when there is nothing to resume and `model` is not fresh either.
         """
         name = fingerprint(model, [training_generator, validation_generator], settings)
         self.folder = self.root / name
@@ -91,6 +95,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
             ) from None
 
+        trained_before = int(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
         self.log, self.best_weights = self._restore(model)
         self.must_replay = not self.log.empty
@@ -98,6 +103,11 @@ class ResumeTraining(keras.callbacks.Callback):
 
         others = [path.name for path in self.root.glob("*/training_log.csv")]
         others = len(others) - self.log_file.exists()
+        if self.log.empty and trained_before:
+            raise ValueError(
+                "There is no saved epoch to go on from, and this model has been trained already: "
+                "run step 9 again for a fresh one, then steps 12 to 14 and this cell."
+            )
         if self.log.empty:
             print("No earlier training of this network, these photos and these settings was found.")
             if others:

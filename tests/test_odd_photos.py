@@ -5,14 +5,13 @@ import struct
 import warnings
 import zlib
 
+import archives
+import decoding
+import get_photos
 import numpy as np
 import pytest
 from photo_kit import photo, picture, saved, test_files, train_files, write, zipped
 from PIL import Image
-
-import archives
-import decoding
-import get_photos
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
 

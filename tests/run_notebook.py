@@ -1,0 +1,73 @@
+"""Execute the notebook, and mark its outputs as belonging to its code.
+
+As a command, `python tests/run_notebook.py` executes notebooks/dogs_vs_cats.ipynb in place, top
+to bottom, stores the fingerprint of its code in its metadata, and saves the chart of step 27 for
+the README. `test_notebook.py` compares that fingerprint with the code and fails when the code was
+changed after the outputs were made.
+"""
+
+import ast
+import base64
+import hashlib
+import os
+from pathlib import Path
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "notebooks" / "dogs_vs_cats.ipynb"
+CURVES = ROOT / "notebooks" / "learning_curves.png"
+
+
+def read():
+    """Return the notebook as it stands in the repository."""
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_cells(notebook):
+    """Return the code cells of a notebook, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def fingerprint(notebook):
+    """Return a hash of the syntax trees of all code cells; comments and spacing do not count."""
+    to_python = TransformerManager().transform_cell  # turns %pip into a function call
+    trees = [ast.dump(ast.parse(to_python(cell.source))) for cell in code_cells(notebook)]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
+
+
+def execute(notebook, environment=None, timeout=None):
+    """Execute a notebook in place, in the folder notebooks/.
+
+    Args:
+        notebook: an `nbformat` notebook; its outputs are replaced.
+        environment: variables for the kernel on top of this process's own, such as EPOCHS.
+        timeout: seconds a cell may take, None for any.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: when a cell fails; the cells before have outputs.
+    """
+    client = NotebookClient(
+        notebook, timeout=timeout, resources={"metadata": {"path": NOTEBOOK.parent}}
+    )
+    client.record_timing = False
+    client.execute(env=os.environ | (environment or {}))
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    return notebook
+
+
+def curves_picture(notebook):
+    """Return the PNG bytes of the chart of step 27."""
+    cell = next(cell for cell in code_cells(notebook) if "axis.plot(epoch" in cell.source)
+    return base64.b64decode(cell.outputs[0].data["image/png"])
+
+
+if __name__ == "__main__":
+    executed = execute(read())
+    executed.metadata["code_fingerprint"] = fingerprint(executed)
+    nbformat.write(executed, NOTEBOOK)
+    CURVES.write_bytes(curves_picture(executed))
+    print(f"{NOTEBOOK.name} executed: {NOTEBOOK.stat().st_size / 1e6:.1f} MB")

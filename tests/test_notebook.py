@@ -1,0 +1,219 @@
+"""The notebook runs on any photos, computes what it says, and shows outputs of its own code."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from run_notebook import ROOT, code_cells, execute, fingerprint, read
+
+REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
+LAST_STEP = 34
+
+# Executed behind the last cell: what the notebook computed, as the kernel sees it.
+FACTS = """
+import json
+
+plain = validation_generator[0][0]
+first = train_generator[0][0]
+train_generator.on_epoch_end()
+row = 3
+alone = load_photos(photos.test_folder, [test_df["filename"][row]], IMAGE_SIZE) / 255.0
+facts = {
+    "photos": len(df),
+    "train": len(train_df),
+    "validation": len(validation_df),
+    "validation_dogs": int((validation_df["label"] == "dog").sum()),
+    "shared": len(set(train_df["filename"]) & set(validation_df["filename"])),
+    "labels_follow_names": bool((df["label"] == df["filename"].str[:3].str.lower()).all()),
+    "parameters": model.count_params(),
+    "trained": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    "first_convolution": list(model.layers[0].output.shape),
+    "last_dense": model.layers[-1].units,
+    "layers": [type(layer).__name__ for layer in model.layers],
+    "stopping": [early_stopping.monitor, early_stopping.patience,
+                 early_stopping.restore_best_weights],
+    "reduction": [learning_rate_reduction.monitor, learning_rate_reduction.patience,
+                  learning_rate_reduction.factor, learning_rate_reduction.min_lr],
+    "augmentation_changes": float(np.abs(train_generator[0][0] - first).mean()),
+    "epoch_is_repeatable": bool((train_generator[1][0] == train_generator[1][0]).all()),
+    "validation_is_only_scaled": bool(
+        (plain == validation_generator.pixels[: len(plain)].astype("float32") / 255).all()),
+    "example_variants": float(np.abs(variants[0] - variants[1]).mean()),
+    "test_files": list(test_df["filename"]),
+    "prediction_shape": list(prediction.shape),
+    "prediction_follows_file": float(
+        np.abs(model.predict(alone, verbose=0) - prediction[row]).max()),
+    "labels_follow_prediction": bool(
+        ((test_df["dog"] > test_df["cat"]) == (test_df["label"] == "dog")).all()),
+    "categories_follow_labels": bool(
+        ((test_df["category"] == 1) == (test_df["label"] == "dog")).all()),
+    "submission": pd.read_csv(OUTPUT_FOLDER / "submission.csv").to_dict("list"),
+    "history": history.history["val_accuracy"],
+    "log": pd.read_csv(resume_training.log_file)["val_accuracy"].tolist(),
+    "finished_epochs": finished_epochs,
+    "model_file": model_file.exists(),
+}
+print("FACTS " + json.dumps(facts))
+"""
+
+
+def run(environment):
+    """Execute a copy of the notebook; return its facts and everything it printed."""
+    notebook = read()
+    notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
+    execute(notebook, environment, timeout=900)
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    streams = [output for output in outputs if output.output_type == "stream"]
+    assert not [output.text for output in streams if output.name == "stderr"]
+    printed = "".join(output.text for output in streams)
+    return json.loads(re.search(r"FACTS (.*)", printed).group(1)), printed
+
+
+def check(facts):
+    """What must hold whatever the photos are."""
+    assert facts["train"] + facts["validation"] == facts["photos"]
+    assert facts["validation"] == pytest.approx(0.2 * facts["photos"], abs=1)
+    assert facts["validation_dogs"] == pytest.approx(facts["validation"] / 2, abs=1)
+    assert facts["shared"] == 0
+    assert facts["labels_follow_names"]
+    assert facts["parameters"] == 12_942_786
+    assert facts["trained"] == 12_941_314
+    assert facts["first_convolution"] == [None, 126, 126, 32]
+    assert facts["last_dense"] == 2
+    block = ["Conv2D", "MaxPooling2D", "BatchNormalization", "Dropout"]
+    head = ["Flatten", "Dense", "BatchNormalization", "Dropout", "Dense"]
+    assert facts["layers"] == block * 3 + head
+    assert facts["stopping"] == ["val_accuracy", 10, True]
+    assert facts["reduction"] == ["val_accuracy", 2, 0.5, 0.00001]
+    assert facts["augmentation_changes"] > 0.02
+    assert facts["example_variants"] > 0.02
+    assert facts["epoch_is_repeatable"]
+    assert facts["validation_is_only_scaled"]
+    numbers = [int(name.split(".")[0]) for name in facts["test_files"]]
+    assert numbers == sorted(numbers)
+    assert facts["prediction_shape"] == [len(numbers), 2]
+    assert facts["prediction_follows_file"] < 0.02  # 16-bit numbers round differently in a batch
+    assert facts["labels_follow_prediction"]
+    assert facts["categories_follow_labels"]
+    assert facts["submission"]["id"] == numbers
+    assert set(facts["submission"]["label"]) <= {0, 1}
+    assert facts["history"] == pytest.approx(facts["log"])
+    assert facts["model_file"]
+
+
+@pytest.fixture(scope="module")
+def on_drawings(tmp_path_factory):
+    """One execution on the practice set, with two epochs of training."""
+    folder = tmp_path_factory.mktemp("drawings with spaces")
+    environment = {
+        "DOGS_VS_CATS_DATA": str(folder / "data"),
+        "DOGS_VS_CATS_SOURCE": "practice",
+        "OUTPUT_FOLDER": str(folder / "outputs"),
+        "EPOCHS": "2",
+    }
+    return environment, *run(environment)
+
+
+def test_the_whole_notebook_on_drawings(on_drawings):
+    _, facts, printed = on_drawings
+    check(facts)
+    assert facts["photos"] == 1000
+    assert len(facts["test_files"]) == 200
+    assert facts["finished_epochs"] == 0
+    assert "DRAWINGS" in printed
+    assert "No earlier training" in printed
+    assert "of 200 right" in printed, "the practice set's answers are known"
+
+
+def test_a_second_run_loads_the_model_and_a_larger_epochs_continues_it(on_drawings):
+    environment, before, _ = on_drawings
+    facts, printed = run(environment)
+    check(facts)
+    assert "loaded instead of training again" in printed
+    assert facts["log"] == before["log"]
+
+    facts, printed = run(environment | {"EPOCHS": "3"})
+    check(facts)
+    assert "It goes on with epoch 3." in printed
+    assert facts["log"][:2] == before["log"]
+    assert len(facts["log"]) == 3
+
+
+@pytest.mark.skipif(
+    not REAL_PHOTOS.exists(), reason="NOT TESTED ON REAL PHOTOS: ../shared/photos is not here"
+)
+def test_the_whole_notebook_on_real_photos_of_original_size(tmp_path):
+    data = tmp_path / "내 사진"
+    shutil.unpack_archive(REAL_PHOTOS, data)
+    facts, printed = run(
+        {
+            "DOGS_VS_CATS_DATA": str(data),
+            "OUTPUT_FOLDER": str(tmp_path / "outputs"),
+            "EPOCHS": "1",
+            "PRECISION": "float32",
+        }
+    )
+    check(facts)
+    assert facts["photos"] == 300
+    assert len(facts["test_files"]) == 100
+    assert "DRAWINGS" not in printed
+
+
+@pytest.mark.slow
+def test_the_drawings_are_learned_within_eight_minutes(tmp_path):
+    facts, _ = run(
+        {
+            "DOGS_VS_CATS_DATA": str(tmp_path / "data"),
+            "DOGS_VS_CATS_SOURCE": "practice",
+            "OUTPUT_FOLDER": str(tmp_path / "outputs"),
+        }
+    )
+    assert max(facts["log"]) > 0.95
+
+
+def test_headings_run_from_0_to_34_with_a_cell_under_each():
+    steps, code_under = [], {}
+    for cell in read().cells:
+        if cell.cell_type == "markdown":
+            steps += [int(step) for step in re.findall(r"^## (\d+)\. ", cell.source, flags=re.M)]
+        elif steps:
+            code_under[steps[-1]] = code_under.get(steps[-1], 0) + 1
+    assert steps[: LAST_STEP + 1] == list(range(LAST_STEP + 1))
+    assert all(code_under.get(step) for step in range(LAST_STEP + 1))
+
+
+def test_the_committed_outputs_belong_to_the_committed_code():
+    notebook = read()
+    assert notebook.metadata.get("code_fingerprint") == fingerprint(notebook), (
+        "code cells were changed after the outputs were made: run python tests/run_notebook.py"
+    )
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1)), "not executed from top to bottom in one run"
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+def test_the_committed_run_is_the_full_one():
+    notebook = read()
+    printed = "".join(
+        output.text
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.output_type == "stream"
+    )
+    assert "20,000 photos to train on, 5,000 to validate with" in printed
+    assert "12500 photos in" in printed
+    accuracy = float(re.search(r"the model that was kept: (0\.\d+)", printed).group(1))
+    assert accuracy > 0.9
+
+
+def test_nothing_heavy_or_private_is_committed():
+    assert (ROOT / "notebooks" / "dogs_vs_cats.ipynb").stat().st_size < 5_000_000
+    text = (ROOT / "notebooks" / "dogs_vs_cats.ipynb").read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.])/(?:home|root|Users|work|mnt|tmp)/\w", text)
+    for name in ["data/get_photos.py", "data/resume_training.py", "data/practice_set.py"]:
+        assert "shared" + "/" not in Path(ROOT / name).read_text(encoding="utf-8")

@@ -1,0 +1,238 @@
+"""An interrupted training goes on as if nothing had happened, whatever interrupted it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+# A training like the notebook's, on 64 random pictures and a network of a few weights. Validation
+# pictures are random too, so accuracy stalls: the learning rate drops and EarlyStopping counts.
+# There is no dropout: its draws start anew with each process, all else must come out the same.
+TRAINING = """
+import os, signal, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+from pathlib import Path
+import keras, numpy as np, pandas as pd
+import resume_training
+from keras import layers
+
+folder, epochs, accident = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+SEED = 7
+photo_folder = folder.parent / "photos"
+photo_folder.mkdir(exist_ok=True)
+for name in "ab":
+    (photo_folder / name).write_text("stands for a photo")
+
+class Generator(keras.utils.PyDataset):
+    def __init__(self, seed):
+        super().__init__()
+        random = np.random.default_rng(seed)
+        self.table = pd.DataFrame({"filename": ["a", "b"], "label": ["cat", "dog"]})
+        self.folder, self.epoch = photo_folder, 0
+        self.pixels = random.random((64, 8, 8, 3), dtype="float32")
+        self.answers = np.eye(2)[random.integers(0, 2, 64)]
+    def __len__(self):
+        return 4
+    def on_epoch_end(self):
+        self.epoch += 1
+    def __getitem__(self, index):
+        rows = np.random.default_rng([SEED, self.epoch]).permutation(64)[16 * index :][:16]
+        return self.pixels[rows], self.answers[rows]
+
+def die():
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+class Accident(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_train_batch_begin(self, batch, logs=None):
+        if accident == "in mid-epoch" and self.epoch == 4 and batch == 2:
+            die()
+
+replace, replaced = os.replace, []
+def replace_or_die(source, target):
+    replaced.append(target)
+    if accident == "between two writes" and len(replaced) == 10:  # the model of epoch 5
+        die()
+    replace(source, target)
+os.replace = replace_or_die
+
+keras.utils.set_random_seed(SEED)
+model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(),
+    layers.Flatten(), layers.Dense(2, activation="softmax")])
+optimizer = keras.optimizers.RMSprop(0.02, use_ema=True, ema_momentum=0.5)
+model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5,
+    restore_best_weights=True)
+reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patience=2, factor=0.5)
+resume = resume_training.ResumeTraining(folder, stopping, reduction)
+train, validation = Generator(1), Generator(2)
+first = resume.start(model, train, validation, epochs, {"seed": SEED})
+history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
+    callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping, reduction,
+        Accident()], shuffle=False, verbose=0)
+print("history", len(history.history["val_accuracy"]), "log", len(resume.log))
+print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_accuracy"].max())
+"""
+
+
+def run(script, folder, epochs, accident):
+    """Run a training script in a process of its own."""
+    data = Path(__file__).resolve().parents[1] / "data"
+    return subprocess.run(
+        [sys.executable, "-c", script, str(folder), str(epochs), accident],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(data)},
+        timeout=180,
+    )
+
+
+def train(folder, epochs=30, accident="none"):
+    """Run the training; return its exit status and what it printed."""
+    done = run(TRAINING, folder, epochs, accident)
+    if accident == "none":
+        assert done.returncode == 0, done.stderr
+    return done.returncode, done.stdout
+
+
+def log_of(folder):
+    """Return the training log below `folder`, without its times."""
+    (file,) = folder.glob("*/training_log.csv")
+    return pd.read_csv(file).drop(columns=["seconds", "finished"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "outputs"
+    _, printed = train(folder)
+    return log_of(folder), printed
+
+
+@pytest.mark.parametrize("accident", ["in mid-epoch", "between two writes"])
+def test_a_killed_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path, accident):
+    expected, _ = undisturbed
+    folder = tmp_path / "outputs"
+
+    status, _ = train(folder, accident=accident)
+    assert status != 0
+    before = log_of(folder).head(4)
+    _, printed = train(folder)
+
+    log = log_of(folder)
+    assert "It goes on with epoch 5." in printed
+    pd.testing.assert_frame_equal(log.head(4), before)
+    assert len(log) == len(expected) < 30, "EarlyStopping must count on"
+    assert list(log["epoch"]) == list(range(1, len(log) + 1)), "no gap, nothing twice"
+    assert list(log["learning_rate"]) == pytest.approx(list(expected["learning_rate"]))
+    assert log["learning_rate"].nunique() > 1, "the rate must have dropped for this to say much"
+    assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.01)
+    assert f"history {len(log)} log {len(log)}" in printed
+
+
+def test_the_best_weights_are_kept(undisturbed):
+    log, printed = undisturbed
+    assert log["val_accuracy"].iloc[-1] < log["val_accuracy"].max(), "the last must not be the best"
+    words = printed.split()
+    kept, best = float(words[words.index("kept") + 1]), float(words[words.index("best") + 1])
+    assert kept == pytest.approx(best, abs=0.02)
+
+
+def test_a_finished_training_is_loaded_and_more_epochs_continue_it(tmp_path):
+    folder = tmp_path / "outputs"
+    train(folder, epochs=2)
+    first = log_of(folder)
+
+    _, printed = train(folder, epochs=2)
+    assert "loaded instead of training again" in printed
+    assert "history 2 log 2" in printed
+    pd.testing.assert_frame_equal(log_of(folder), first)
+
+    _, printed = train(folder, epochs=3)
+    assert "It goes on with epoch 3." in printed
+    pd.testing.assert_frame_equal(log_of(folder).head(2), first)
+    assert len(log_of(folder)) == 3
+
+
+def test_a_damaged_model_file_costs_epochs_not_the_training(tmp_path):
+    folder = tmp_path / "outputs"
+    train(folder, epochs=4)
+    *_, last = sorted(folder.glob("*/epoch-*.keras"))
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+
+    _, printed = train(folder, epochs=4)
+    assert f"{last.name} cannot be used" in printed
+    assert len(log_of(folder)) == 4
+
+
+def test_another_training_is_left_alone(tmp_path):
+    folder = tmp_path / "outputs"
+    train(folder, epochs=1)
+    (old,) = folder.iterdir()
+    (tmp_path / "photos" / "a").write_text("stands for another photo")
+    content = {path.name: path.read_bytes() for path in old.iterdir()}
+
+    changed = TRAINING.replace("stands for a photo", "stands for another photo")
+    done = run(changed, folder, 1, "none")
+    assert "(1 of other kinds lie in" in done.stdout, done.stderr
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == content
+
+
+def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
+    from resume_training import ResumeTraining, write_aside
+
+    def full(path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "epoch-001.keras"
+    file.write_bytes(b"whole")
+    with pytest.raises(OSError, match="No space left"):
+        write_aside(file, full)
+    assert file.read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+    class Model:
+        """What the callback needs of a model, with a disk that is full."""
+
+        save = staticmethod(full)
+        optimizer = type("Optimizer", (), {"learning_rate": 0.001})
+
+    callback = ResumeTraining(tmp_path, None, None)
+    callback.set_model(Model())
+    callback.folder, callback.must_replay, callback.log = tmp_path, False, pd.DataFrame()
+    callback.on_epoch_begin(1)
+    callback.on_epoch_end(1, {"val_accuracy": 0.5})
+    said = capsys.readouterr().out
+    assert "could not be saved" in said and "No space left on device" in said
+    assert file.read_bytes() == b"whole"
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    folder = tmp_path / "outputs"
+    folder.write_text("a file where the folder should be")
+    done = run(TRAINING, folder, 1, "none")
+    assert "The training cannot be saved in" in done.stderr
+    assert "OUTPUT_FOLDER" in done.stderr
+
+
+def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
+    import keras
+    from resume_training import fingerprint
+
+    def network(units=2, policy="float32"):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, dtype=policy)])
+        model.compile("rmsprop", loss="mse")
+        return model
+
+    expected = fingerprint(network(), [], {"seed": 1})
+    assert fingerprint(network(policy="mixed_bfloat16"), [], {"seed": 1}) == expected
+    trained = network()
+    trained.optimizer.learning_rate = 0.5
+    assert fingerprint(trained, [], {"seed": 1}) == expected
+    assert fingerprint(network(units=3), [], {"seed": 1}) != expected
+    assert fingerprint(network(), [], {"seed": 2}) != expected

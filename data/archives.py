@@ -283,7 +283,7 @@ def open_archive(path):
             ]
     except (*ZIP_ERRORS, OSError) as problem:
         if isinstance(problem, OSError) and problem.errno != errno.EINVAL:
-            raise  # a full disk, say; "invalid argument" is a place in the archive that is not there
+            raise  # a full disk, say; "invalid argument" means a place that the archive lacks
         with open(path, "rb") as file:
             is_page = file.read(200).lstrip().startswith(b"<")
         reason = str(problem) or "it ends too early"

@@ -8,7 +8,7 @@ In the notebook:
 
 From a shell, `python data/get_photos.py --help` lists the sources. Whatever the source, the
 result has Kaggle's layout: train/cat.N.jpg, train/dog.N.jpg and test1/N.jpg. A source without
-an unlabelled part gives up a tenth of its photos as test1 and notes their answers in
+an unlabeled part gives up a tenth of its photos as test1 and notes their answers in
 test1_answers.csv.
 
 Three promises:
@@ -60,8 +60,8 @@ SOURCES = {
         unpacked="dogs-vs-cats",
     ),
     "microsoft": Source(
-        title="Microsoft's copy of the 25,000 labelled photos",
-        help="the 25,000 labelled photos (825 MB); needs no account",
+        title="Microsoft's copy of the 25,000 labeled photos",
+        help="the 25,000 labeled photos (825 MB); needs no account",
         archive="kagglecatsanddogs_5340.zip",
         unpacked="PetImages",
         addresses=(
@@ -91,7 +91,7 @@ AUTO_HELP = "what lies in the folder already, else google, else practice"
 
 PARTS = {"train": TRAIN_NAME, "test1": TEST_NAME}
 OTHER_PART = {"train": "test1", "test1": "train"}
-TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabelled part, and how it is drawn
+TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabeled part, and how it is drawn
 BATCH = 64  # photos that a thread takes at a time
 
 # Beside train and test1 in the photos' folder:
@@ -285,7 +285,7 @@ def fetch_source(folder, source, timeout):
 
 
 def give_up_test_photos(work):
-    """Turn a tenth of the labelled photos in work/train into work/test1 and an answers file.
+    """Turn a tenth of the labeled photos in work/train into work/test1 and an answers file.
 
     The tenth is drawn for each kind, so that both parts stay even, and from sorted names, so
     that the order inside the archive does not matter.
@@ -468,9 +468,9 @@ def report(photos, folder):
             )
     things = "drawings" if photos.are_drawings else "photos"
     answers = f"; their answers are in {photos.answers_file}" if photos.answers_file else ""
-    print(f"{cats + dogs:,} labelled {things} ({cats:,} cats, {dogs:,} dogs) in", end=" ")
+    print(f"{cats + dogs:,} labeled {things} ({cats:,} cats, {dogs:,} dogs) in", end=" ")
     print(photos.train_folder)
-    print(f"{tests:,} unlabelled {things} in {photos.test_folder}{answers}")
+    print(f"{tests:,} unlabeled {things} in {photos.test_folder}{answers}")
     print(f"Source: {title(photos.source)}{left_out or '; every file can be decoded'}")
     for part, count in (("train", cats + dogs), ("test1", tests)):
         warn_if_half_filled(

@@ -252,10 +252,10 @@ def body(pen, rng, label, coat, pose):
         if cat:
             path = [(0, 0), (0.8, 0.1 - 0.5 * lift), (1.2 + swing, -0.5 - lift)]
             path += [(1.0 + swing, -1.1 - 1.2 * lift), (1.35 + 2 * swing, -1.5 - 1.3 * lift)]
-            pen.limb(np.array(path) + (x, y), 0.2, 0.13, base)
+            pen.limb(np.add(path, (x, y)), 0.2, 0.13, base)
         else:
             path = [(0, 0), (0.6, -0.25 - 0.4 * lift), (0.85 + swing, -0.75 - 0.7 * lift)]
-            pen.limb(np.array(path) + (x, y), 0.3, 0.1, base)
+            pen.limb(np.add(path, (x, y)), 0.3, 0.1, base)
 
     if pose == "sits":
         tail(0.9 * plump, 2.75, 0)

@@ -73,7 +73,7 @@ SOURCES = {
     ),
     "google": Source(
         title="Google's teaching subset of 3,000 photos",
-        help="3,000 of these photos (69 MB); needs no account",
+        help="3,000 of these photos (68 MB); needs no account",
         archive="cats_and_dogs_filtered.zip",
         unpacked="cats_and_dogs_filtered",
         addresses=(

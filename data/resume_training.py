@@ -41,6 +41,8 @@ def fingerprint(model, generators, settings):
     compilation = model.get_compile_config()
     for changing in ["name", "learning_rate"]:
         compilation["optimizer"]["config"].pop(changing, None)
+    if type(model.optimizer).__name__ == "LossScaleOptimizer":  # float16 keeps more state
+        compilation["loss_scaling"] = True
     parts = json.dumps([layers, compilation, photos, settings], sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
@@ -134,6 +136,10 @@ class ResumeTraining(keras.callbacks.Callback):
         return epochs
 
     def on_epoch_begin(self, epoch, logs=None):
+        if epoch != len(self.log):
+            raise ValueError(
+                "Run the cell with resume_training.start again: it finds where to go on."
+            )
         if self.must_replay:
             self._replay()
             self.must_replay = False
@@ -188,6 +194,8 @@ class ResumeTraining(keras.callbacks.Callback):
                 model.optimizer.finalize_variable_values(model.trainable_variables)
                 best_weights = model.get_weights()
                 model.load_weights(path)
+                if int(model.optimizer.iterations) == 0:
+                    raise ValueError("the optimizer's state was not in it")
             except Exception as error:  # Keras, h5py and zipfile each raise their own
                 print(f"{path} cannot be used ({type(error).__name__}); looking for one before it.")
                 continue

@@ -50,7 +50,7 @@ facts = {
         ((test_df["dog"] > test_df["cat"]) == (test_df["label"] == "dog")).all()),
     "categories_follow_labels": bool(
         ((test_df["category"] == 1) == (test_df["label"] == "dog")).all()),
-    "submission": pd.read_csv(OUTPUT_FOLDER / "submission.csv").to_dict("list"),
+    "submission": pd.read_csv(resume_training.folder / "submission.csv").to_dict("list"),
     "history": history.history["val_accuracy"],
     "log": pd.read_csv(resume_training.log_file)["val_accuracy"].tolist(),
     "finished_epochs": finished_epochs,

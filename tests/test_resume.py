@@ -205,8 +205,8 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
     callback = ResumeTraining(tmp_path, None, None)
     callback.set_model(Model())
     callback.folder, callback.must_replay, callback.log = tmp_path, False, pd.DataFrame()
-    callback.on_epoch_begin(1)
-    callback.on_epoch_end(1, {"val_accuracy": 0.5})
+    callback.on_epoch_begin(0)
+    callback.on_epoch_end(0, {"val_accuracy": 0.5})
     said = capsys.readouterr().out
     assert "could not be saved" in said and "No space left on device" in said
     assert file.read_bytes() == b"whole"

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 
 
@@ -77,6 +78,16 @@ class ResumeTraining(keras.callbacks.Callback):
     def start(self, model, training_generator, validation_generator, epochs, settings):
         """Look for an earlier training of the same kind and load its state into `model`.
 
+        With several GPUs, call it in the scope in which the model was built.
+
+        Args:
+            model: a compiled `keras.Model`, just built.
+            training_generator, validation_generator: photo generators, see `fingerprint`. The
+                first one's attribute `epoch` is set to the epoch that comes next.
+            epochs: how many epochs there shall be in all.
+            settings: a dict that JSON can write; with `seed`, an integer that decides what
+                dropout draws in each epoch.
+
         Returns:
             The number of epochs that need no more training, for `fit(initial_epoch=...)`:
             0 for a new training, `epochs` for one that is finished.
@@ -87,6 +98,7 @@ class ResumeTraining(keras.callbacks.Callback):
         """
         name = fingerprint(model, [training_generator, validation_generator], settings)
         self.folder = self.root / name
+        self.seed = settings["seed"]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "writable").touch()
@@ -97,7 +109,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
             ) from None
 
-        trained_before = int(model.optimizer.iterations) > 0
+        trained_before = number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
         self.log, self.best_weights = self._restore(model)
         self.must_replay = not self.log.empty
@@ -143,13 +155,18 @@ class ResumeTraining(keras.callbacks.Callback):
         if self.must_replay:
             self._replay()
             self.must_replay = False
+        # What dropout draws depends on seed, epoch and layer, not on what happened before.
+        for position, layer in enumerate(self.model.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                random = np.random.default_rng([self.seed, epoch, position])
+                layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
 
     def on_epoch_end(self, epoch, logs=None):
         now = datetime.now()
         row = {"epoch": len(self.log) + 1}
         row |= {name: float(value) for name, value in logs.items()}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = number(self.model.optimizer.learning_rate)
         row["seconds"] = round((now - self.epoch_began).total_seconds(), 1)
         row["finished"] = now.isoformat(sep=" ", timespec="seconds")
         row = pd.DataFrame([row])
@@ -194,7 +211,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 model.optimizer.finalize_variable_values(model.trainable_variables)
                 best_weights = model.get_weights()
                 model.load_weights(path)
-                if int(model.optimizer.iterations) == 0:
+                if number(model.optimizer.iterations) == 0:
                     raise ValueError("the optimizer's state was not in it")
             except Exception as error:  # Keras, h5py and zipfile each raise their own
                 print(f"{path} cannot be used ({type(error).__name__}); looking for one before it.")
@@ -243,6 +260,11 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _model_files(self):
         return list(self.folder.glob("epoch-*.keras"))
+
+
+def number(variable):
+    """Return the value of a Keras variable as a float, wherever it lies, be it on several GPUs."""
+    return float(keras.ops.convert_to_numpy(variable))
 
 
 def write_aside(path, write):

@@ -8,7 +8,9 @@ changed after the outputs were made.
 
 import ast
 import base64
+import contextlib
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -57,6 +59,36 @@ def execute(notebook, environment=None, timeout=None):
     client.execute(env=os.environ | (environment or {}))
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     return notebook
+
+
+def run_cells(last, environment=None, edits=None):
+    """Run code cells of the notebook in this process, without their charts and their output.
+
+    Args:
+        last: a piece of the source of the last cell to run.
+        environment: variables on top of this process's own, such as PRECISION.
+        edits: pieces of source and what takes their place, a dict; each must occur.
+
+    Returns:
+        A dict of all names that the cells define.
+
+    Raises:
+        ValueError: when `last` or one of `edits` does not occur.
+    """
+    sources = [cell.source for cell in code_cells(read()) if not cell.source.startswith("%")]
+    for piece in [last, *(edits or {})]:
+        if not any(piece in source for source in sources):
+            raise ValueError(f"{piece!r} does not occur in the notebook's code")
+    os.environ |= {"MPLBACKEND": "agg"} | (environment or {})
+    names = {}
+    with contextlib.chdir(NOTEBOOK.parent), contextlib.redirect_stdout(io.StringIO()):
+        for source in sources:
+            edited = source
+            for old, new in (edits or {}).items():
+                edited = edited.replace(old, new)
+            exec(edited, names)
+            if last in source:
+                return names
 
 
 def curves_picture(notebook):

@@ -20,7 +20,7 @@ plain = validation_generator[0][0]
 first = train_generator[0][0]
 train_generator.on_epoch_end()
 row = 3
-alone = load_photos(photos.test_folder, [test_df["filename"][row]], IMAGE_SIZE) / 255.0
+alone = load_photos(photos.test_folder, [test_df["filename"][row]] * 2, IMAGE_SIZE) / 255.0
 facts = {
     "photos": len(df),
     "train": len(train_df),
@@ -53,6 +53,7 @@ facts = {
     "submission": pd.read_csv(resume_training.folder / "submission.csv").to_dict("list"),
     "history": history.history["val_accuracy"],
     "log": pd.read_csv(resume_training.log_file)["val_accuracy"].tolist(),
+    "losses": pd.read_csv(resume_training.log_file)["loss"].tolist(),
     "finished_epochs": finished_epochs,
     "model_file": model_file.exists(),
 }
@@ -60,9 +61,25 @@ print("FACTS " + json.dumps(facts))
 """
 
 
-def run(environment):
+# Executed around step 3, so that one processor passes for two GPUs.
+TWO_DEVICES = """
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+"""
+TWO_GPUS = 'gpus = ["cpu:0", "cpu:1"]'
+
+
+def run(environment, two_gpus=False):
     """Execute a copy of the notebook; return its facts and everything it printed."""
     notebook = read()
+    if two_gpus:
+        imports = next(cell for cell in code_cells(notebook) if "gpus = [" in cell.source)
+        place = notebook.cells.index(imports)
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(TWO_GPUS))
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(f"%%capture\n{TWO_DEVICES}"))
     notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
     execute(notebook, environment, timeout=900)
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
@@ -83,7 +100,7 @@ def check(facts):
     assert facts["trained"] == 12_941_314
     assert facts["first_convolution"] == [None, 126, 126, 32]
     assert facts["last_dense"] == 2
-    block = ["Conv2D", "MaxPooling2D", "BatchNormalization", "Dropout"]
+    block = ["Conv2D", "MaxPooling2D", "ReLU", "BatchNormalization", "Dropout"]
     head = ["Flatten", "Dense", "BatchNormalization", "Dropout", "Dense"]
     assert facts["layers"] == block * 3 + head
     assert facts["stopping"] == ["val_accuracy", 10, True]
@@ -140,6 +157,21 @@ def test_a_second_run_loads_the_model_and_a_larger_epochs_continues_it(on_drawin
     assert "It goes on with epoch 3." in printed
     assert facts["log"][:2] == before["log"]
     assert len(facts["log"]) == 3
+
+
+def test_several_gpus_share_the_work_and_come_to_the_same_result(on_drawings, tmp_path):
+    environment, before, _ = on_drawings
+    facts, printed = run(environment | {"OUTPUT_FOLDER": str(tmp_path)}, two_gpus=True)
+    check(facts)
+    assert "2 GPUs share every batch." in printed
+    # Each device normalizes its own half of a batch, so the figures differ a little.
+    assert facts["losses"] == pytest.approx(before["losses"], rel=0.1)
+
+    facts, printed = run(
+        environment | {"OUTPUT_FOLDER": str(tmp_path), "EPOCHS": "3"}, two_gpus=True
+    )
+    check(facts)
+    assert "It goes on with epoch 3." in printed
 
 
 @pytest.mark.skipif(
@@ -206,7 +238,7 @@ def test_the_committed_run_is_the_full_one():
         if output.output_type == "stream"
     )
     assert "20,000 photos to train on, 5,000 to validate with" in printed
-    assert "12500 photos in" in printed
+    assert "12,500 photos in" in printed
     accuracy = float(re.search(r"the model that was kept: (0\.\d+)", printed).group(1))
     assert accuracy > 0.9
 

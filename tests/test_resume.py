@@ -10,7 +10,6 @@ import pytest
 
 # A training like the notebook's, on 64 random pictures and a network of a few weights. Validation
 # pictures are random too, so accuracy stalls: the learning rate drops and EarlyStopping counts.
-# There is no dropout: its draws start anew with each process, all else must come out the same.
 TRAINING = """
 import os, signal, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -62,7 +61,7 @@ os.replace = replace_or_die
 
 keras.utils.set_random_seed(SEED)
 model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(),
-    layers.Flatten(), layers.Dense(2, activation="softmax")])
+    layers.Flatten(), layers.Dropout(0.25), layers.Dense(2, activation="softmax")])
 optimizer = keras.optimizers.RMSprop(0.02, use_ema=True, ema_momentum=0.5)
 model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
 stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5,
@@ -129,7 +128,7 @@ def test_a_killed_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path
     assert list(log["epoch"]) == list(range(1, len(log) + 1)), "no gap, nothing twice"
     assert list(log["learning_rate"]) == pytest.approx(list(expected["learning_rate"]))
     assert log["learning_rate"].nunique() > 1, "the rate must have dropped for this to say much"
-    assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.01)
+    assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.001)
     assert f"history {len(log)} log {len(log)}" in printed
 
 
@@ -200,6 +199,7 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
         """What the callback needs of a model, with a disk that is full."""
 
         save = staticmethod(full)
+        layers = ()
         optimizer = type("Optimizer", (), {"learning_rate": 0.001})
 
     callback = ResumeTraining(tmp_path, None, None)

@@ -1,0 +1,120 @@
+"""Try another recipe for the training, and keep what came out.
+
+    python tests/trials.py FOLDER "label smoothing 0.1" --epochs 10 --seed 42
+    python tests/trials.py FOLDER "as in the notebook"
+
+FOLDER holds `train` and `test1`. A trial is the notebook's own code up to step 23 with one piece
+of it replaced (`TRIALS` below), trained by its own generators and callbacks. Each epoch becomes a
+row of `trials.csv`; without a trial's name, the table of all rows is printed for `benchmark.md`.
+"""
+
+import argparse
+import os
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).with_name("trials.csv")
+EPOCHS_SHOWN = [1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 50]
+
+RMSPROP = "keras.optimizers.RMSprop(LEARNING_RATE,"
+LOSS = 'loss="categorical_crossentropy"'
+LEARNING_RATE = "LEARNING_RATE = 0.001"
+AVERAGE = "use_ema=True, ema_momentum=MEMORY"
+NORMALIZATION = "BatchNormalization(momentum=MEMORY)"
+
+# What each trial replaces, and in which environment it runs.
+TRIALS = {
+    "as in the notebook": ({}, {}),
+    "dropout drawn per photo": ({", noise_shape=(1, None, None, None)": ""}, {}),
+    "Keras's normalization momentum (0.99) and no weight averaging": (
+        {NORMALIZATION: "BatchNormalization()", AVERAGE: ""},
+        {},
+    ),
+    "normalization momentum 0.9": ({NORMALIZATION: "BatchNormalization(momentum=0.9)"}, {}),
+    "weight averaging 0.999": ({AVERAGE: "use_ema=True, ema_momentum=0.999"}, {}),
+    "batches of 32": ({}, {"BATCH_SIZE": "32"}),
+    "batches of 128": ({}, {"BATCH_SIZE": "128"}),
+    "learning rate 0.002": ({LEARNING_RATE: "LEARNING_RATE = 0.002"}, {}),
+    "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
+    "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
+    "label smoothing 0.1": (
+        {LOSS: "loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1)"},
+        {},
+    ),
+}
+
+
+def run(folder, trial, epochs, seed):
+    """Train one trial; append a row for each epoch to `trials.csv`."""
+    from run_notebook import run_cells
+
+    edits, environment = TRIALS[trial]
+    environment = environment | {
+        "DOGS_VS_CATS_DATA": os.path.abspath(folder),
+        "OUTPUT_FOLDER": os.path.join(os.path.abspath(folder), os.pardir, "outputs"),
+        "SEED": str(seed),
+    }
+    notebook = run_cells("example_generator = PhotoGenerator(", environment, edits)
+    import keras
+
+    class Record(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            row = {"date": date.today(), "trial": trial, "seed": seed, "epoch": epoch + 1}
+            row |= {name: round(float(value), 5) for name, value in logs.items()}
+            row["seconds"] = round(time.perf_counter() - self.began, 1)
+            pd.DataFrame([row]).to_csv(RESULTS, mode="a", header=not RESULTS.exists(), index=False)
+            print(row, flush=True)
+
+    averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    notebook["model"].fit(
+        notebook["train_generator"],
+        validation_data=notebook["validation_generator"],
+        epochs=epochs,
+        callbacks=[
+            *(averages if notebook["model"].optimizer.use_ema else []),
+            *notebook["callbacks"],
+            Record(),
+        ],
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def print_table():
+    """Print validation accuracy after some epochs, a row for each trial and seed."""
+    rows = pd.read_csv(RESULTS)
+    shown = rows[rows["epoch"].isin(EPOCHS_SHOWN)]
+    columns = shown.pivot_table(index=["trial", "seed"], columns="epoch", values="val_accuracy")
+    epochs = [str(epoch) for epoch in columns.columns]
+    print(f"| trial | seed | {' | '.join(epochs)} | seconds an epoch (median) |")
+    print("|---" * (len(epochs) + 3) + "|")
+    for trial, seed in dict.fromkeys(zip(rows["trial"], rows["seed"], strict=True)):
+        values = ["" if pd.isna(v) else f"{v:.4f}" for v in columns.loc[(trial, seed)]]
+        of_trial = rows[(rows["trial"] == trial) & (rows["seed"] == seed)]
+        print(f"| {trial} | {seed} | {' | '.join(values)} | {of_trial['seconds'].median():.0f} |")
+
+
+def main():
+    """Read the arguments, then train or print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", help="where train and test1 lie")
+    parser.add_argument("trial", nargs="?", choices=TRIALS)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=42)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if arguments.trial:
+        run(arguments.folder, arguments.trial, arguments.epochs, arguments.seed)
+    else:
+        print_table()
+
+
+if __name__ == "__main__":
+    main()

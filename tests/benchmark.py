@@ -70,6 +70,9 @@ def in_memory(generator):
     import keras
 
     class Batches(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__(workers=2)
+
         batches = [generator[index] for index in range(len(generator))]
 
         def __len__(self):

@@ -69,6 +69,7 @@ class ResumeTraining(keras.callbacks.Callback):
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
+        self.taken_back = None  # the epoch in which NaN was found and taken back
 
     @property
     def log_file(self):
@@ -161,6 +162,28 @@ class ResumeTraining(keras.callbacks.Callback):
                 random = np.random.default_rng([self.seed, epoch, position])
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
+
+    def on_train_batch_end(self, batch, logs=None):
+        # A NaN anywhere reaches the first layer's weights within a batch or two, while the loss may
+        # go on looking like a number: pooling and ReLU turn NaN into 0.
+        first_weights = keras.ops.convert_to_numpy(self.model.trainable_variables[0])
+        if np.isfinite(first_weights).all():
+            return
+        epoch, saved = len(self.log) + 1, self._model_file(len(self.log))
+        if self.taken_back == epoch or not saved.exists():
+            raise ArithmeticError(
+                f"In epoch {epoch} the network's weights became NaN (not a number). What was saved "
+                "before is whole: run the notebook again. If it comes back, lower LEARNING_RATE "
+                "(step 9)."
+            )
+        self.taken_back = epoch
+        learning_rate = number(self.model.optimizer.learning_rate)
+        self.model.load_weights(saved)
+        self.model.optimizer.learning_rate = learning_rate  # it may have dropped since
+        print(
+            f"\nBatch {batch + 1} of epoch {epoch} turned weights into NaN (not a number). They were "
+            f"taken back to the end of epoch {epoch - 1}; the epoch goes on from there."
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         now = datetime.now()

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -62,7 +63,7 @@ def execute(notebook, environment=None, timeout=None):
 
 
 def run_cells(last, environment=None, edits=None):
-    """Run code cells of the notebook in this process, without their charts and their output.
+    """Run code cells of the notebook, up to step 23, in this process, without their output.
 
     Args:
         last: a piece of the source of the last cell to run.
@@ -79,7 +80,9 @@ def run_cells(last, environment=None, edits=None):
     for piece in [last, *(edits or {})]:
         if not any(piece in source for source in sources):
             raise ValueError(f"{piece!r} does not occur in the notebook's code")
-    os.environ |= {"MPLBACKEND": "agg"} | (environment or {})
+    # Nothing is trained and saved by then, so any folder will do for what the notebook writes.
+    os.environ |= {"MPLBACKEND": "agg", "OUTPUT_FOLDER": tempfile.gettempdir()}
+    os.environ |= environment or {}
     names = {}
     with contextlib.chdir(NOTEBOOK.parent), contextlib.redirect_stdout(io.StringIO()):
         for source in sources:

@@ -47,6 +47,8 @@ def die():
 class Accident(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
+        if accident == "weights that are NaN" and epoch == 4:
+            self.model.layers[0].kernel.assign(np.full((3, 3, 3, 4), np.nan))
     def on_train_batch_begin(self, batch, logs=None):
         if accident == "in mid-epoch" and self.epoch == 4 and batch == 2:
             die()
@@ -130,6 +132,17 @@ def test_a_killed_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path
     assert log["learning_rate"].nunique() > 1, "the rate must have dropped for this to say much"
     assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.001)
     assert f"history {len(log)} log {len(log)}" in printed
+
+
+def test_weights_that_turn_nan_are_taken_back(undisturbed, tmp_path):
+    expected, _ = undisturbed
+    status, printed = train(tmp_path / "outputs", epochs=6, accident="weights that are NaN")
+    assert status == 0
+    assert "taken back to the end of epoch 4" in printed
+    log = log_of(tmp_path / "outputs")
+    # The batch that was lost makes the epoch's mean training loss NaN as well; all else is well.
+    assert list(log["val_loss"]) == pytest.approx(list(expected["val_loss"].head(6)), abs=0.2)
+    assert list(log["loss"].isna()) == [False, False, False, False, True, False]
 
 
 def test_the_best_weights_are_kept(undisturbed):

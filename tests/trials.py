@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
+from run_notebook import run_cells
 
 RESULTS = Path(__file__).with_name("trials.csv")
 EPOCHS_SHOWN = [1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 50]
@@ -50,14 +51,8 @@ TRIALS = {
 
 def run(folder, trial, epochs, seed):
     """Train one trial; append a row for each epoch to `trials.csv`."""
-    from run_notebook import run_cells
-
     edits, environment = TRIALS[trial]
-    environment = environment | {
-        "DOGS_VS_CATS_DATA": os.path.abspath(folder),
-        "OUTPUT_FOLDER": os.path.join(os.path.abspath(folder), os.pardir, "outputs"),
-        "SEED": str(seed),
-    }
+    environment = environment | {"DOGS_VS_CATS_DATA": os.path.abspath(folder), "SEED": str(seed)}
     notebook = run_cells("example_generator = PhotoGenerator(", environment, edits)
     import keras
 

@@ -1,0 +1,33 @@
+"""The benchmark and the trials still fit the notebook that they measure."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from run_notebook import ROOT, code_cells, read
+from trials import TRIALS
+
+REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
+
+
+@pytest.mark.skipif(
+    not REAL_PHOTOS.exists(), reason="NOT TESTED ON REAL PHOTOS: ../shared/photos is not here"
+)
+def test_the_benchmark_prints_its_tables(tmp_path):
+    shutil.unpack_archive(REAL_PHOTOS, tmp_path)
+    command = [sys.executable, ROOT / "tests" / "benchmark.py", tmp_path, "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    for row in ["| 2019, float32 |", "| notebook, float32 |", "| notebook, its two workers |"]:
+        assert row in done.stdout
+    assert "| 100 |" in done.stdout, "the number of test photos"
+    assert "| 300 |" in done.stdout, "the number of photos in the table of scale"
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_trial_changes_the_code_of_the_notebook(trial):
+    edits, environment = TRIALS[trial]
+    code = "".join(cell.source for cell in code_cells(read()))
+    for piece in [*edits, *(f'"{variable}"' for variable in environment)]:
+        assert piece in code

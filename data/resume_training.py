@@ -2,8 +2,9 @@
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
-aside and renames it, so that a crash at any moment leaves the epoch before whole; and it replays
-the log through the other callbacks, so that they count on as if nothing had happened.
+aside and renames it, so that a crash at any moment leaves the epoch before whole; it replays the
+log through the other callbacks, so that they count on as if nothing had happened; and it takes
+weights that have become NaN back to what was saved.
 """
 
 import hashlib
@@ -181,8 +182,8 @@ class ResumeTraining(keras.callbacks.Callback):
         self.model.load_weights(saved)
         self.model.optimizer.learning_rate = learning_rate  # it may have dropped since
         print(
-            f"\nBatch {batch + 1} of epoch {epoch} turned weights into NaN (not a number). They were "
-            f"taken back to the end of epoch {epoch - 1}; the epoch goes on from there."
+            f"\nBatch {batch + 1} of epoch {epoch} turned weights into NaN (not a number). They "
+            f"were taken back to the end of epoch {epoch - 1}; the epoch goes on from there."
         )
 
     def on_epoch_end(self, epoch, logs=None):

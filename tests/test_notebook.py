@@ -130,7 +130,6 @@ def on_drawings(tmp_path_factory):
         "DOGS_VS_CATS_SOURCE": "practice",
         "OUTPUT_FOLDER": str(folder / "outputs"),
         "EPOCHS": "2",
-        "BATCH_SIZE": "64",  # divides evenly between two devices, also in validation
     }
     return environment, *run(environment)
 

@@ -23,14 +23,15 @@ EPOCHS_SHOWN = [1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 50]
 
 RMSPROP = "keras.optimizers.RMSprop(LEARNING_RATE,"
 LOSS = 'loss="categorical_crossentropy"'
-LEARNING_RATE = "LEARNING_RATE = 0.001"
+LEARNING_RATE = "LEARNING_RATE = round(0.001 *"
 AVERAGE = "use_ema=True, ema_momentum=MEMORY"
 NORMALIZATION = "BatchNormalization(momentum=MEMORY)"
 
 # What each trial replaces, and in which environment it runs.
 TRIALS = {
     "as in the notebook": ({}, {}),
-    "dropout drawn per photo": ({", noise_shape=(1, None, None, None)": ""}, {}),
+    "dropout drawn per photo": ({"ONE_DRAW = (1,": "ONE_DRAW = (None,"}, {}),
+    "dropout drawn per batch in all blocks": ({"(128, None)": "(128, ONE_DRAW)"}, {}),
     "Keras's normalization momentum (0.99) and no weight averaging": (
         {NORMALIZATION: "BatchNormalization()", AVERAGE: ""},
         {},
@@ -38,10 +39,15 @@ TRIALS = {
     "normalization momentum 0.9": ({NORMALIZATION: "BatchNormalization(momentum=0.9)"}, {}),
     "weight averaging 0.999": ({AVERAGE: "use_ema=True, ema_momentum=0.999"}, {}),
     "batches of 32": ({}, {"BATCH_SIZE": "32"}),
-    "batches of 128": ({}, {"BATCH_SIZE": "128"}),
-    "learning rate 0.002": ({LEARNING_RATE: "LEARNING_RATE = 0.002"}, {}),
+    "batches of 64": ({}, {"BATCH_SIZE": "64"}),
+    "twice the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.002 *"}, {}),
+    "margin of 44, so that no corner is ever black": ({"MARGIN = 24": "MARGIN = 44"}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
+    "SGD with momentum 0.9, learning rate 0.01": (
+        {RMSPROP: "keras.optimizers.SGD(0.01, momentum=0.9,"},
+        {},
+    ),
     "label smoothing 0.1": (
         {LOSS: "loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1)"},
         {},

@@ -142,7 +142,8 @@ class ResumeTraining(keras.callbacks.Callback):
             f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
             f"{self.log['seconds'].sum() / 60:.0f} minutes of training, and was {state}.\n"
         )
-        print(self.log.drop(columns="finished").round(4).to_string(index=False) + "\n")
+        shown = self.log.drop(columns="finished")
+        print(shown.to_string(index=False, float_format="{:.4g}".format) + "\n")
         if state.startswith("interrupted"):
             print(f"It goes on with epoch {len(self.log) + 1}.")
             return len(self.log)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import nbformat
@@ -196,15 +197,20 @@ def test_the_whole_notebook_on_real_photos_of_original_size(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_drawings_are_learned_within_eight_minutes(tmp_path):
-    facts, _ = run(
+@pytest.mark.parametrize("seed", ["42", "43"])
+def test_the_drawings_are_learned_within_eight_minutes(tmp_path, seed):
+    start = time.monotonic()
+    facts, printed = run(
         {
             "DOGS_VS_CATS_DATA": str(tmp_path / "data"),
             "DOGS_VS_CATS_SOURCE": "practice",
             "OUTPUT_FOLDER": str(tmp_path / "outputs"),
+            "SEED": seed,
         }
     )
+    assert time.monotonic() - start < 8 * 60
     assert max(facts["log"]) > 0.95
+    assert float(re.search(r"([\d.]+)% of 200 right", printed).group(1)) > 95
 
 
 def test_headings_run_from_0_to_34_with_a_cell_under_each():

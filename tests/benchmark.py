@@ -4,9 +4,9 @@
 
 FOLDER holds `train` and `test1` (or archives for step 0 to unpack). The notebook's own cells are
 run up to step 21; beside them stands a minimal working form of the 2019 pipeline. Each is timed
-in turn: for a whole epoch, which is what one waits for, and for some batches in several rounds,
-of which the best counts. The tables that are printed stand in `benchmark.md`. Close everything
-else: on a busy machine all figures are low, and even the ratios suffer.
+in turn: for a whole epoch, which is what one waits for, and for some batches from memory in
+several rounds, of which the best counts. The tables that are printed stand in `benchmark.md`.
+Close everything else: on a busy machine all figures are low, and even the ratios suffer.
 """
 
 import argparse
@@ -192,7 +192,7 @@ def compare(notebook, whole_photos, rounds):
         train(model, generator, steps=2)
         train(model, batches, steps=2)
 
-    between = {(name, kind): [] for name in pipelines for kind in ["generator", "memory"]}
+    memory = {name: [] for name in pipelines}
     ready = {name: [] for name in ["2019", "notebook, one thread", "notebook, its two workers"]}
     for _ in range(rounds):
         count = len(old_batches)
@@ -200,37 +200,37 @@ def compare(notebook, whole_photos, rounds):
         count = len(new_batches)
         for name, threads in [("notebook, one thread", 1), ("notebook, its two workers", 2)]:
             ready[name].append(count * batch_size / read_batches(new, count, threads))
-        for name, (model, generator, batches, size, _) in pipelines.items():
-            for kind, source in [("generator", generator), ("memory", batches)]:
-                _, per_batch = train(model, source, steps=len(batches))
-                between[name, kind].append(size / per_batch)
-    best = {key: max(rates) for key, rates in between.items()}
-    whole = {
-        name: len(train_df) / train(model, generator)[0]
-        for name, (model, generator, *_) in pipelines.items()
-    }
+        for name, (model, _, batches, size, _) in pipelines.items():
+            _, per_batch = train(model, batches, steps=len(batches))
+            memory[name].append(size / per_batch)
+    memory = {name: max(rates) for name, rates in memory.items()}
+    whole, between = {}, {}
+    for name, (model, generator, *_) in pipelines.items():
+        epoch_seconds, per_batch = train(model, generator)
+        whole[name] = len(train_df) / epoch_seconds
+        between[name] = len(train_df) / len(generator) / per_batch
 
     products = {p: matrix_gigaflops(p.removeprefix("mixed_")) for p in precisions}
     work = gigaflop_per_photo(pipelines[OLD][0])
     rows = []
     for name, (*_, precision) in pipelines.items():
-        rate, product = best[name, "generator"], products[precision]
+        rate, product = whole[name], products[precision]
         rows.append(
             (
                 name,
-                f"{len(train_df) / whole[name]:.0f}",
-                f"{whole[name]:.0f}",
-                f"{whole[name] / whole[OLD]:.2f}",
+                f"{len(train_df) / rate:.0f}",
                 f"{rate:.0f}",
-                f"{rate / best[OLD, 'generator']:.2f}",
-                f"{best[name, 'memory']:.0f}",
-                f"{rate / best[name, 'memory']:.0%}",
+                f"{rate / whole[OLD]:.2f}",
+                f"{between[name]:.0f}",
+                f"{between[name] / between[OLD]:.2f}",
+                f"{memory[name]:.0f}",
+                f"{rate / memory[name]:.0%}",
                 f"{rate * work:.0f} of {product:.0f} GFLOP/s, {rate * work / product:.0%}",
             )
         )
     head = [f"epoch of {len(train_df):,} photos", "seconds", "photos/s", "ratio"]
-    head += ["while batches run, photos/s", "ratio", "from memory, photos/s", "share of that"]
-    table([*head, "share of the matrix product's rate"], rows)
+    head += ["while batches run, photos/s", "ratio", "from memory, photos/s"]
+    table([*head, "epoch's share of that", "share of the matrix product's rate"], rows)
 
     rates = {name: max(values) for name, values in ready.items()}
     rows = [(name, f"{rate:,.0f}", f"{rate / rates['2019']:.1f}") for name, rate in rates.items()]

@@ -177,7 +177,7 @@ def compare(notebook, whole_photos, rounds):
     batch_size = notebook["BATCH_SIZE"]
     train_df = notebook["train_df"].head(whole_photos)
     folder = notebook["photos"].train_folder
-    new = notebook["PhotoGenerator"](train_df, folder, augment=True)
+    new = notebook["AugmentedPhotoGenerator"](train_df, folder)
     old = old_generator(train_df, folder)
 
     precisions = ["float32"] + [p for p in [notebook["PRECISION"]] if p != "float32"]
@@ -262,7 +262,7 @@ def scale(notebook, model, counts, steps=40):
         some = notebook["df"].sample(count, random_state=0).reset_index(drop=True)
         before = psutil.Process().memory_info().rss
         start = time.perf_counter()
-        generator = notebook["PhotoGenerator"](some, notebook["photos"].train_folder, augment=True)
+        generator = notebook["AugmentedPhotoGenerator"](some, notebook["photos"].train_folder)
         decoding = time.perf_counter() - start
         memory = psutil.Process().memory_info().rss - before
         batches = min(steps, len(generator))

@@ -59,7 +59,7 @@ def run(folder, trial, epochs, seed):
     """Train one trial; append a row for each epoch to `trials.csv`."""
     edits, environment = TRIALS[trial]
     environment = environment | {"DOGS_VS_CATS_DATA": os.path.abspath(folder), "SEED": str(seed)}
-    notebook = run_cells("example_generator = PhotoGenerator(", environment, edits)
+    notebook = run_cells("example_generator = AugmentedPhotoGenerator(", environment, edits)
     import keras
 
     class Record(keras.callbacks.Callback):

@@ -4,9 +4,10 @@
 
 FOLDER holds `train` and `test1` (or archives for step 0 to unpack). The notebook's own cells are
 run up to step 21; beside them stands a minimal working form of the 2019 pipeline. Each is timed
-in turn: for a whole epoch, which is what one waits for, and for some batches from memory in
-several rounds, of which the best counts. The tables that are printed stand in `benchmark.md`.
-Close everything else: on a busy machine all figures are low, and even the ratios suffer.
+in turn, in several rounds: for whole epochs, which are what one waits for, and, before and after
+each, for batches from memory; means of all rounds are compared. The tables that are printed stand
+in `benchmark.md`. Close everything else: on a busy machine all figures are low, and even the
+ratios suffer.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
+import numpy as np
 from run_notebook import run_cells
 
 OLD = "2019, float32"
@@ -192,7 +194,6 @@ def compare(notebook, whole_photos, rounds):
         train(model, generator, steps=2)
         train(model, batches, steps=2)
 
-    memory = {name: [] for name in pipelines}
     ready = {name: [] for name in ["2019", "notebook, one thread", "notebook, its two workers"]}
     for _ in range(rounds):
         count = len(old_batches)
@@ -200,13 +201,18 @@ def compare(notebook, whole_photos, rounds):
         count = len(new_batches)
         for name, threads in [("notebook, one thread", 1), ("notebook, its two workers", 2)]:
             ready[name].append(count * batch_size / read_batches(new, count, threads))
-        for name, (model, _, batches, size, _) in pipelines.items():
-            _, per_batch = train(model, batches, steps=len(batches))
-            memory[name].append(size / per_batch)
-    memory = {name: max(rates) for name, rates in memory.items()}
-    whole, between = {}, {}
-    for name, (model, generator, *_) in pipelines.items():
-        epoch_seconds, per_batch = train(model, generator)
+
+    epochs, from_memory = {name: [] for name in pipelines}, {name: [] for name in pipelines}
+    for _ in range(rounds):
+        for name, (model, generator, batches, size, _) in pipelines.items():
+            # From memory before the epoch and after it, since a machine's speed drifts.
+            from_memory[name].append(train(model, batches)[1] / size)
+            epochs[name].append(train(model, generator))
+            from_memory[name].append(train(model, batches)[1] / size)
+    memory, whole, between = {}, {}, {}
+    for name, (_, generator, *_) in pipelines.items():
+        epoch_seconds, per_batch = np.mean(epochs[name], axis=0)
+        memory[name] = 1 / np.mean(from_memory[name])
         whole[name] = len(train_df) / epoch_seconds
         between[name] = len(train_df) / len(generator) / per_batch
 
@@ -218,7 +224,7 @@ def compare(notebook, whole_photos, rounds):
         rows.append(
             (
                 name,
-                f"{len(train_df) / rate:.0f}",
+                ", ".join(f"{epoch_seconds:.0f}" for epoch_seconds, _ in epochs[name]),
                 f"{rate:.0f}",
                 f"{rate / whole[OLD]:.2f}",
                 f"{between[name]:.0f}",

@@ -2,9 +2,8 @@
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
-aside and renames it, so that a crash at any moment leaves the epoch before whole; it replays the
-log through the other callbacks, so that they count on as if nothing had happened; and it takes
-weights that have become NaN back to what was saved.
+aside and renames it, so that a crash at any moment leaves the epoch before whole, and it replays
+the log through the other callbacks, so that they count on as if nothing had happened.
 """
 
 import hashlib
@@ -41,10 +40,10 @@ def fingerprint(model, generators, settings):
         for row in generator.table.itertuples(index=False)
     ]
     compilation = model.get_compile_config()
-    for changing in ["name", "learning_rate"]:
-        compilation["optimizer"]["config"].pop(changing, None)
-    if type(model.optimizer).__name__ == "LossScaleOptimizer":  # float16 keeps more state
-        compilation["loss_scaling"] = True
+    optimizer = compilation["optimizer"]["config"]
+    for config in [optimizer, optimizer.get("inner_optimizer", {}).get("config", {})]:
+        for changing in ["name", "learning_rate"]:
+            config.pop(changing, None)
     parts = json.dumps([layers, compilation, photos, settings], sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
@@ -70,7 +69,6 @@ class ResumeTraining(keras.callbacks.Callback):
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
-        self.taken_back = None  # the epoch in which NaN was found and taken back
 
     @property
     def log_file(self):
@@ -165,29 +163,13 @@ class ResumeTraining(keras.callbacks.Callback):
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
 
-    def on_train_batch_end(self, batch, logs=None):
-        # A NaN anywhere reaches the first layer's weights within a batch or two, while the loss may
-        # go on looking like a number: pooling and ReLU turn NaN into 0.
-        first_weights = keras.ops.convert_to_numpy(self.model.trainable_variables[0])
-        if np.isfinite(first_weights).all():
-            return
-        epoch, saved = len(self.log) + 1, self._model_file(len(self.log))
-        if self.taken_back == epoch or not saved.exists():
-            raise ArithmeticError(
-                f"In epoch {epoch} the network's weights became NaN (not a number). What was saved "
-                "before is whole: run the notebook again. If it comes back, lower LEARNING_RATE "
-                "(step 9)."
-            )
-        self.taken_back = epoch
-        learning_rate = number(self.model.optimizer.learning_rate)
-        self.model.load_weights(saved)
-        self.model.optimizer.learning_rate = learning_rate  # it may have dropped since
-        print(
-            f"\nBatch {batch + 1} of epoch {epoch} turned weights into NaN (not a number). They "
-            f"were taken back to the end of epoch {epoch - 1}; the epoch goes on from there."
-        )
-
     def on_epoch_end(self, epoch, logs=None):
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            raise ArithmeticError(
+                f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
+                "saved before is whole: run the notebook again. If it comes back, lower "
+                "LEARNING_RATE (step 9)."
+            )
         now = datetime.now()
         row = {"epoch": len(self.log) + 1}
         row |= {name: float(value) for name, value in logs.items()}

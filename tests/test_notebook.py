@@ -39,7 +39,7 @@ facts = {
     "reduction": [learning_rate_reduction.monitor, learning_rate_reduction.patience,
                   learning_rate_reduction.factor, learning_rate_reduction.min_lr],
     "augmentation_changes": float(np.abs(train_generator[0][0] - first).mean()),
-    "epoch_is_repeatable": bool((train_generator[1][0] == train_generator[1][0]).all()),
+    "epoch_is_repeatable": np.array_equal(train_generator[1][0], train_generator[1][0]),
     "validation_is_only_scaled": bool(
         (plain == validation_generator.pixels[: len(plain)].astype("float32") / 255).all()),
     "example_variants": float(np.abs(variants[0] - variants[1]).mean()),

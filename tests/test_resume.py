@@ -49,6 +49,8 @@ class Accident(keras.callbacks.Callback):
         self.epoch = epoch
         if accident == "weights that are NaN" and epoch == 4:
             self.model.layers[0].kernel.assign(np.full((3, 3, 3, 4), np.nan))
+        nan_answer = accident == "an answer that is NaN" and epoch == 4
+        train.answers[0] = np.nan if nan_answer else first_answer
     def on_train_batch_begin(self, batch, logs=None):
         if accident == "in mid-epoch" and self.epoch == 4 and batch == 2:
             die()
@@ -65,17 +67,20 @@ keras.utils.set_random_seed(SEED)
 model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(),
     layers.Flatten(), layers.Dropout(0.25), layers.Dense(2, activation="softmax")])
 optimizer = keras.optimizers.RMSprop(0.02, use_ema=True, ema_momentum=0.5)
+optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
 model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
 stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5,
     restore_best_weights=True)
 reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patience=2, factor=0.5)
 resume = resume_training.ResumeTraining(folder, stopping, reduction)
 train, validation = Generator(1), Generator(2)
+first_answer = train.answers[0].copy()
 first = resume.start(model, train, validation, epochs, {"seed": SEED})
 history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
     callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping, reduction,
         Accident()], shuffle=False, verbose=0)
 print("history", len(history.history["val_accuracy"]), "log", len(resume.log))
+print("left out", 4 * len(resume.log) - int(model.optimizer.iterations.numpy()))
 print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_accuracy"].max())
 """
 
@@ -134,15 +139,28 @@ def test_a_killed_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path
     assert f"history {len(log)} log {len(log)}" in printed
 
 
-def test_weights_that_turn_nan_are_taken_back(undisturbed, tmp_path):
+def test_weights_that_are_nan_are_not_saved(undisturbed, tmp_path):
     expected, _ = undisturbed
-    status, printed = train(tmp_path / "outputs", epochs=6, accident="weights that are NaN")
+    folder = tmp_path / "outputs"
+    status, _ = train(folder, accident="weights that are NaN")
+    assert status != 0
+    assert len(log_of(folder)) == 4
+
+    _, printed = train(folder, epochs=6)
+    assert "It goes on with epoch 5." in printed
+    log = log_of(folder)
+    assert list(log["loss"]) == pytest.approx(list(expected["loss"].head(6)), abs=0.001)
+
+
+def test_a_correction_that_is_nan_is_left_out(undisturbed, tmp_path):
+    expected, _ = undisturbed
+    status, printed = train(tmp_path / "outputs", epochs=6, accident="an answer that is NaN")
     assert status == 0
-    assert "taken back to the end of epoch 4" in printed
+    assert "left out 1\n" in printed
     log = log_of(tmp_path / "outputs")
     # The batch that was lost makes the epoch's mean training loss NaN as well; all else is well.
-    assert list(log["val_loss"]) == pytest.approx(list(expected["val_loss"].head(6)), abs=0.2)
     assert list(log["loss"].isna()) == [False, False, False, False, True, False]
+    assert list(log["val_loss"]) == pytest.approx(list(expected["val_loss"].head(6)), abs=0.2)
 
 
 def test_the_best_weights_are_kept(undisturbed):
@@ -213,6 +231,7 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
 
         save = staticmethod(full)
         layers = ()
+        get_weights = staticmethod(list)
         optimizer = type("Optimizer", (), {"learning_rate": 0.001})
 
     callback = ResumeTraining(tmp_path, None, None)

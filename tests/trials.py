@@ -40,8 +40,8 @@ TRIALS = {
     "weight averaging 0.999": ({AVERAGE: "use_ema=True, ema_momentum=0.999"}, {}),
     "batches of 32": ({}, {"BATCH_SIZE": "32"}),
     "batches of 64": ({}, {"BATCH_SIZE": "64"}),
-    "twice the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.002 *"}, {}),
-    "margin of 44, so that no corner is ever black": ({"MARGIN = 24": "MARGIN = 44"}, {}),
+    "half the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.0005 *"}, {}),
+    "black corners": ({'fill_mode="nearest"': 'fill_mode="constant"'}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
     "SGD with momentum 0.9, learning rate 0.01": (
@@ -79,7 +79,7 @@ def run(folder, trial, epochs, seed):
         validation_data=notebook["validation_generator"],
         epochs=epochs,
         callbacks=[
-            *(averages if notebook["model"].optimizer.use_ema else []),
+            *(averages if notebook["model"].optimizer.inner_optimizer.use_ema else []),
             *notebook["callbacks"],
             Record(),
         ],

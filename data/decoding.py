@@ -17,7 +17,7 @@ class BadPhoto(Exception):
 
 
 def decode(path, size):
-    """Return the photo at `path` as an RGB picture, no smaller than `size` if it was not before.
+    """Return the photo at `path` as an RGB picture; one larger than `size` stays at least that.
 
     A large JPEG is decoded at a half, a quarter or an eighth of its size where that is enough:
     that is much faster. Raises BadPhoto.

@@ -16,8 +16,9 @@ Three promises:
 * Nothing of the reader's is deleted or overwritten.
 * New photos are put together in a folder aside and renamed at the end. A run that was stopped
   at any moment is finished or cleared away by the next one.
-* A file is left out only when it cannot be decoded, never for its header. A JPEG that is cut
-  short is kept when at least three quarters of its rows are there; the missing ones are cut off.
+* A file of the right name is left out only when it cannot be decoded, never for its header. A
+  JPEG that is cut short is kept when at least three quarters of its rows are there; the missing
+  ones are cut off.
 """
 
 import argparse
@@ -470,7 +471,8 @@ def report(photos, folder):
     answers = f"; their answers are in {photos.answers_file}" if photos.answers_file else ""
     print(f"{cats + dogs:,} labeled {things} ({cats:,} cats, {dogs:,} dogs) in", end=" ")
     print(photos.train_folder)
-    print(f"{tests:,} unlabeled {things} in {photos.test_folder}{answers}")
+    kind = "test" if answers else "unlabeled"
+    print(f"{tests:,} {kind} {things} in {photos.test_folder}{answers}")
     print(f"Source: {title(photos.source)}{left_out or '; every file can be decoded'}")
     for part, count in (("train", cats + dogs), ("test1", tests)):
         warn_if_half_filled(

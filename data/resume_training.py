@@ -134,7 +134,7 @@ class ResumeTraining(keras.callbacks.Callback):
         elif len(self.log) >= epochs:
             state = f"finished after epoch {len(self.log)}"
         else:
-            state = f"interrupted in epoch {len(self.log) + 1}"
+            state = f"stopped after epoch {len(self.log)}"
         print(
             f"A training of this network, these photos and these settings lies in {self.folder}.\n"
             f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
@@ -142,7 +142,7 @@ class ResumeTraining(keras.callbacks.Callback):
         )
         shown = self.log.drop(columns="finished")
         print(shown.to_string(index=False, float_format="{:.4g}".format) + "\n")
-        if state.startswith("interrupted"):
+        if state.startswith("stopped"):
             print(f"It goes on with epoch {len(self.log) + 1}.")
             return len(self.log)
         print("It is loaded instead of training again. To train anew, delete that folder.")
@@ -195,7 +195,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 path.unlink()
 
     def on_train_end(self, logs=None):
-        # `fit` ends with the last weights; the best ones are what the reader wants to keep.
+        # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)
         self.model.history.history = self.log.drop(columns="finished").to_dict("list")

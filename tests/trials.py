@@ -41,7 +41,7 @@ TRIALS = {
     "batches of 32": ({}, {"BATCH_SIZE": "32"}),
     "batches of 64": ({}, {"BATCH_SIZE": "64"}),
     "half the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.0005 *"}, {}),
-    "black corners": ({'fill_mode="nearest"': 'fill_mode="constant"'}, {}),
+    "black corners": ({'fill_mode="reflect"': 'fill_mode="constant"'}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
     "SGD with momentum 0.9, learning rate 0.01": (

@@ -41,6 +41,8 @@ TRIALS = {
     "batches of 32": ({}, {"BATCH_SIZE": "32"}),
     "batches of 64": ({}, {"BATCH_SIZE": "64"}),
     "half the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.0005 *"}, {}),
+    "no cooldown": ({"cooldown=3": "cooldown=0"}, {}),
+    "nearest edge": ({'fill_mode="reflect"': 'fill_mode="nearest"'}, {}),
     "black corners": ({'fill_mode="reflect"': 'fill_mode="constant"'}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),

@@ -37,7 +37,8 @@ facts = {
     "stopping": [early_stopping.monitor, early_stopping.patience,
                  early_stopping.restore_best_weights],
     "reduction": [learning_rate_reduction.monitor, learning_rate_reduction.patience,
-                  learning_rate_reduction.factor, learning_rate_reduction.min_lr],
+                  learning_rate_reduction.factor, learning_rate_reduction.min_lr,
+                  learning_rate_reduction.cooldown],
     "augmentation_changes": float(np.abs(train_generator[0][0] - first).mean()),
     "epoch_is_repeatable": np.array_equal(train_generator[1][0], train_generator[1][0]),
     "validation_is_only_scaled": bool(
@@ -105,7 +106,7 @@ def check(facts):
     head = ["Flatten", "Dense", "BatchNormalization", "Dropout", "Dense"]
     assert facts["layers"] == block * 3 + head
     assert facts["stopping"] == ["val_accuracy", 10, True]
-    assert facts["reduction"] == ["val_accuracy", 2, 0.5, 0.00001]
+    assert facts["reduction"] == ["val_accuracy", 2, 0.5, 0.00001, 3]
     assert facts["augmentation_changes"] > 0.02
     assert facts["example_variants"] > 0.02
     assert facts["epoch_is_repeatable"]

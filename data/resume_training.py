@@ -96,6 +96,10 @@ class ResumeTraining(keras.callbacks.Callback):
             OSError: when the folder cannot be written; the message says what to do.
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
+        reduction = self.reduce_learning_rate
+        settings = settings | {
+            name: getattr(reduction, name) for name in ["patience", "factor", "cooldown", "min_lr"]
+        }
         name = fingerprint(model, [training_generator, validation_generator], settings)
         self.folder = self.root / name
         self.seed = settings["seed"]

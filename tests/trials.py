@@ -42,8 +42,9 @@ TRIALS = {
     "batches of 64": ({}, {"BATCH_SIZE": "64"}),
     "half the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.0005 *"}, {}),
     "no cooldown": ({"cooldown=3": "cooldown=0"}, {}),
-    "nearest edge": ({'fill_mode="reflect"': 'fill_mode="nearest"'}, {}),
-    "black corners": ({'fill_mode="reflect"': 'fill_mode="constant"'}, {}),
+    "mirrored edge": ({'fill_mode="nearest"': 'fill_mode="reflect"'}, {}),
+    "black corners": ({'fill_mode="nearest"': 'fill_mode="constant"'}, {}),
+    "Keras's own Conv2D": ({"model.add(Conv2D(": "model.add(layers.Conv2D("}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
     "SGD with momentum 0.9, learning rate 0.01": (

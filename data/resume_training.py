@@ -78,7 +78,9 @@ class ResumeTraining(keras.callbacks.Callback):
     def start(self, model, training_generator, validation_generator, epochs, settings):
         """Look for an earlier training of the same kind and load its state into `model`.
 
-        With several GPUs, call it in the scope in which the model was built.
+        With several GPUs, call it in the scope in which the model was built. The settings of
+        `reduce_learning_rate` are compared as well; those of `early_stopping` are not, since they
+        decide how long a training goes on, like `epochs`, and not what it does.
 
         Args:
             model: a compiled `keras.Model`, just built.

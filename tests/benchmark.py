@@ -21,6 +21,7 @@ from datetime import date
 
 import numpy as np
 from run_notebook import run_cells
+from trials import TRIALS
 
 OLD = "2019, float32"
 OLD_BATCH_SIZE = 15
@@ -244,6 +245,32 @@ def compare(notebook, whole_photos, rounds):
     return model
 
 
+def compare_convolutions(notebook, rounds):
+    """Time training from memory in float32 with Keras's own Conv2D and with the notebook's."""
+    import keras
+
+    keras.config.set_dtype_policy("float32")
+    edits, _ = TRIALS["Keras's own Conv2D"]
+    own = run_cells("model = build_model()", {"PRECISION": "float32"}, edits)
+    models = {"Keras's own": own["build_model"](), "notebook": notebook["build_model"]()}
+
+    train_df = notebook["train_df"].head(MEMORY_PHOTOS)
+    generator = notebook["AugmentedPhotoGenerator"](train_df, notebook["photos"].train_folder)
+    batches = in_memory(generator, len(generator))
+    for model in models.values():
+        train(model, batches, steps=2)
+    times = {name: [] for name in models}
+    for _ in range(2 * rounds):
+        for name, model in models.items():
+            times[name].append(train(model, batches)[1] / notebook["BATCH_SIZE"])
+    rows = []
+    for name in models:
+        rates = ", ".join(f"{1 / seconds:.0f}" for seconds in times[name])
+        ratio = np.mean(times["Keras's own"]) / np.mean(times[name])
+        rows.append((name, rates, f"{ratio:.2f}"))
+    table(["Conv2D, float32, from memory", "photos/s", "ratio"], rows)
+
+
 def predict(notebook, model):
     """Time decoding and predicting all test photos."""
     files = notebook["photos"].test_files
@@ -300,6 +327,7 @@ def main():
     notebook = run_cells(STEP_21, {"DOGS_VS_CATS_DATA": os.path.abspath(arguments.folder)})
     print(f"{date.today()}, {processor()}; chosen: {notebook['PRECISION']}")
     model = compare(notebook, arguments.photos, arguments.rounds)
+    compare_convolutions(notebook, arguments.rounds)
     predict(notebook, model)
     available = len(notebook["df"])
     counts = [count for count in [1000, 5000, 25_000] if count <= available]

@@ -199,14 +199,22 @@ def test_a_damaged_model_file_costs_epochs_not_the_training(tmp_path):
     assert len(log_of(folder)) == 4
 
 
-def test_another_training_is_left_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("piece", "change"),
+    [
+        ("stands for a photo", "stands for another photo"),
+        ("patience=2, factor=0.5", "patience=2, factor=0.2"),
+        ("layers.Dropout(0.25)", "layers.Dropout(0.5)"),
+    ],
+)
+def test_another_training_is_left_alone(tmp_path, piece, change):
     folder = tmp_path / "outputs"
     train(folder, epochs=1)
     (old,) = folder.iterdir()
-    (tmp_path / "photos" / "a").write_text("stands for another photo")
     content = {path.name: path.read_bytes() for path in old.iterdir()}
 
-    changed = TRAINING.replace("stands for a photo", "stands for another photo")
+    changed = TRAINING.replace(piece, change)
+    assert changed != TRAINING
     done = run(changed, folder, 1, "none")
     assert "(1 of other kinds lie in" in done.stdout, done.stderr
     assert {path.name: path.read_bytes() for path in old.iterdir()} == content

@@ -34,6 +34,7 @@ def old_model():
     import keras
     from keras import layers
 
+    keras.config.set_dtype_policy("float32")  # the notebook may have chosen another
     model = keras.Sequential([keras.Input((128, 128, 3))])
     for filters in [32, 64, 128]:
         model.add(layers.Conv2D(filters, 3, activation="relu"))

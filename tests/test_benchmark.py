@@ -25,6 +25,19 @@ def test_the_benchmark_prints_its_tables(tmp_path):
     assert "| 300 |" in done.stdout, "the number of photos in the table of scale"
 
 
+def test_the_2019_version_is_in_float32_whatever_the_notebook_chose():
+    import keras
+    from benchmark import old_model
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        policies = {layer.dtype_policy.name for layer in old_model().layers}
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert policies == {"float32"}
+
+
 @pytest.mark.parametrize("trial", TRIALS)
 def test_a_trial_changes_the_code_of_the_notebook(trial):
     edits, environment = TRIALS[trial]

@@ -30,7 +30,10 @@ STEP_21 = "validation_generator = PhotoGenerator("
 
 
 def old_model():
-    """Return the network as it stood in 2019: normalization before pooling, nothing averaged."""
+    """Return the network as it stood in 2019: normalization before pooling, nothing averaged.
+
+    It is built in float32, which is left behind as Keras's dtype policy.
+    """
     import keras
     from keras import layers
 
@@ -248,11 +251,8 @@ def compare(notebook, whole_photos, rounds):
 
 def compare_convolutions(notebook, rounds):
     """Time training from memory in float32 with Keras's own Conv2D and with the notebook's."""
-    import keras
-
-    keras.config.set_dtype_policy("float32")
     edits, _ = TRIALS["Keras's own Conv2D"]
-    own = run_cells("model = build_model()", {"PRECISION": "float32"}, edits)
+    own = run_cells("model = build_model()", {"PRECISION": "float32"}, edits)  # sets the policy
     models = {"Keras's own": own["build_model"](), "notebook": notebook["build_model"]()}
 
     train_df = notebook["train_df"].head(MEMORY_PHOTOS)

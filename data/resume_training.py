@@ -20,10 +20,10 @@ import pandas as pd
 def fingerprint(model, generators, settings):
     """Return a short name for everything that decides what a training leads to.
 
-    Two trainings share it when network, compilation, photos (names, answers and file sizes) and
-    settings are the same. What changes from run to run does not count: the names that Keras
-    numbers on (`conv2d_7`), the precision (the weights are float32 whatever it is), and the
-    optimizer's present learning rate; name the initial one among the settings.
+    Two trainings share it when network, size of its input, compilation, photos (names, answers
+    and file sizes) and settings are the same. What changes from run to run does not count: the
+    names that Keras numbers on (`conv2d_7`), the precision (the weights are float32 whatever it
+    is), and the optimizer's present learning rate; name the initial one among the settings.
 
     Args:
         model: a compiled `keras.Model`.
@@ -44,7 +44,8 @@ def fingerprint(model, generators, settings):
     for config in [optimizer, optimizer.get("inner_optimizer", {}).get("config", {})]:
         for changing in ["name", "learning_rate"]:
             config.pop(changing, None)
-    parts = json.dumps([layers, compilation, photos, settings], sort_keys=True, default=str)
+    parts = [layers, model.input_shape, compilation, photos, settings]
+    parts = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
 
@@ -53,7 +54,8 @@ class ResumeTraining(keras.callbacks.Callback):
 
     In `folder`, each training has a folder of its own, named after its `fingerprint`. It holds
     `training_log.csv`, one row per finished epoch, and the model with its optimizer after the
-    best and after the last epoch (`epoch-012.keras`).
+    best epoch and the last two (`epoch-012.keras`): should one file be damaged, there is another.
+    A file that cannot be read is left where it is.
 
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
@@ -69,6 +71,7 @@ class ResumeTraining(keras.callbacks.Callback):
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
+        self.whole_files = {}  # paths of the model files known to be whole, by epoch
 
     @property
     def log_file(self):
@@ -128,6 +131,12 @@ class ResumeTraining(keras.callbacks.Callback):
                 "There is no saved epoch to go on from, and this model has been trained already: "
                 "run step 9 again for a fresh one, then steps 12 to 14 and this cell."
             )
+        if self.log.empty and self.log_file.exists():
+            aside = self.folder / "training_log_before.csv"
+            os.replace(self.log_file, aside)
+            print(f"Nothing in {self.folder} can be gone on from. Its log is kept: {aside.name}.")
+            print("Training starts anew.")
+            return 0
         if self.log.empty:
             print("No earlier training of this network, these photos and these settings was found.")
             if others:
@@ -189,16 +198,16 @@ class ResumeTraining(keras.callbacks.Callback):
         try:
             write_aside(self.log_file, lambda path: self.log.to_csv(path, index=False))
             write_aside(self._model_file(epoch + 1), self.model.save)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # h5py raises the latter when the disk is full
             print(
                 f"\nEpoch {epoch + 1} could not be saved in {self.folder} ({error}). Training goes "
                 "on and the files saved before are whole; make room there before you stop it."
             )
             return
-        keep = {self._model_file(epoch + 1), self._model_file(self._best_epoch(self.log))}
-        for path in self._model_files():
-            if path not in keep:
-                path.unlink()
+        self.whole_files[epoch + 1] = self._model_file(epoch + 1)
+        keep = {*sorted(self.whole_files)[-2:], self._best_epoch(self.log)}
+        for old in self.whole_files.keys() - keep:
+            self.whole_files.pop(old).unlink(missing_ok=True)
 
     def on_train_end(self, logs=None):
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
@@ -212,27 +221,36 @@ class ResumeTraining(keras.callbacks.Callback):
 
         Without a usable file, the model stays as it was, the log is empty, the weights are None.
         """
-        whole_log = self._read_log()
+        log = self._read_log()
         variables = model.variables + model.optimizer.variables
         untrained = [keras.ops.convert_to_numpy(variable) for variable in variables]
-        for path in sorted(self._model_files(), reverse=True):
-            if self._epoch(path) > len(whole_log):
-                continue
-            log = whole_log.head(self._epoch(path))
-            try:
-                model.load_weights(self._model_file(self._best_epoch(log)))
-                model.optimizer.finalize_variable_values(model.trainable_variables)
-                best_weights = model.get_weights()
-                model.load_weights(path)
-                if number(model.optimizer.iterations) == 0:
-                    raise ValueError("the optimizer's state was not in it")
-            except Exception as error:  # Keras, h5py and zipfile each raise their own
-                print(f"{path} cannot be used ({type(error).__name__}); looking for one before it.")
-                continue
-            return log, best_weights
-        for variable, value in zip(variables, untrained, strict=True):
-            variable.assign(value)
-        return whole_log.head(0), None
+        self.whole_files = {}
+        for path in self.folder.glob("epoch-*.keras"):
+            epoch = int(path.stem.removeprefix("epoch-"))
+            if epoch <= len(log) and self._load(model, path):
+                self.whole_files[epoch] = path
+        if not self.whole_files:
+            for variable, value in zip(variables, untrained, strict=True):
+                variable.assign(value)
+            return log.head(0), None
+
+        last = max(self.whole_files)
+        self._load(model, self.whole_files[self._best_epoch(log)])
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        best_weights = model.get_weights()
+        self._load(model, self.whole_files[last])
+        return log.head(last), best_weights
+
+    def _load(self, model, path):
+        """Load a model file into `model`; say so and return False when that cannot be done."""
+        try:
+            model.load_weights(path)
+            if number(model.optimizer.iterations) == 0:
+                raise ValueError("the optimizer's state was not in it")
+        except Exception as error:  # Keras, h5py and zipfile each raise their own
+            print(f"{path} cannot be used ({type(error).__name__}); it is left as it is.")
+            return False
+        return True
 
     def _replay(self):
         """Lead the callbacks through the logged epochs, so that their counters stand as before."""
@@ -261,18 +279,11 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _best_epoch(self, log):
         """Number of the best epoch in `log`, the earliest of equals, among those with a file."""
-        saved = sorted(self._epoch(path) for path in self._model_files())
-        saved = [epoch for epoch in saved if epoch <= len(log)]
-        return max(saved, key=lambda epoch: log["val_accuracy"].iloc[epoch - 1])
-
-    def _epoch(self, path):
-        return int(path.stem.removeprefix("epoch-"))
+        accuracy = log["val_accuracy"]
+        return max(sorted(self.whole_files), key=lambda epoch: accuracy.iloc[epoch - 1])
 
     def _model_file(self, epoch):
         return self.folder / f"epoch-{epoch:03}.keras"
-
-    def _model_files(self):
-        return list(self.folder.glob("epoch-*.keras"))
 
 
 def number(variable):
@@ -288,7 +299,8 @@ def write_aside(path, write):
         write: called with the path to write to.
 
     Raises:
-        OSError: when the disk is full or the folder cannot be written; `path` stays as it was.
+        OSError, or what `write` raises: when the disk is full or the folder cannot be written;
+            `path` stays as it was.
     """
     aside = path.with_name(f"writing-{path.name}")
     try:
@@ -296,6 +308,6 @@ def write_aside(path, write):
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError:
+    except Exception:
         aside.unlink(missing_ok=True)
         raise

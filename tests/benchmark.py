@@ -5,9 +5,9 @@
 FOLDER holds `train` and `test1` (or archives for step 0 to unpack). The notebook's own cells are
 run up to step 21; beside them stands a minimal working form of the 2019 pipeline. Each is timed
 in turn, in several rounds: for whole epochs, which are what one waits for, and, before and after
-each, for batches from memory; means of all rounds are compared. The tables that are printed stand
-in `benchmark.md`. Close everything else: on a busy machine all figures are low, and even the
-ratios suffer.
+each, for half as many batches from memory; means of all rounds are compared. The tables that are
+printed stand in `benchmark.md`. It takes about 35 minutes on 2 cores. Close everything else: on a
+busy machine all figures are low, and even the ratios suffer.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from trials import TRIALS
 
 OLD = "2019, float32"
 OLD_BATCH_SIZE = 15
-MEMORY_PHOTOS = 1920  # photos in the batches that are kept in memory
+MEMORY_PHOTOS = 1920  # photos in the batches that are kept in memory, and used again and again
 STEP_21 = "validation_generator = PhotoGenerator("
 
 
@@ -76,9 +76,15 @@ def old_generator(table, folder):
     )
 
 
-def in_memory(generator, count):
-    """Return a `PyDataset` that hands out `count` batches of `generator`, prepared beforehand."""
+def in_memory(generator, length):
+    """Return a `PyDataset` of so many batches of `generator`, prepared beforehand.
+
+    If they have more photos than `MEMORY_PHOTOS`, the same ones are handed out over and over.
+    """
     import keras
+
+    photos_per_batch = len(generator[0][0])
+    count = max(1, min(MEMORY_PHOTOS // photos_per_batch, length))
 
     class Batches(keras.utils.PyDataset):
         batches = [generator[index] for index in range(count)]
@@ -87,10 +93,10 @@ def in_memory(generator, count):
             super().__init__(workers=2)
 
         def __len__(self):
-            return len(self.batches)
+            return length
 
         def __getitem__(self, index):
-            return self.batches[index]
+            return self.batches[index % count]
 
     return Batches()
 
@@ -188,8 +194,8 @@ def compare(notebook, whole_photos, rounds):
     old = old_generator(train_df, folder)
 
     precisions = ["float32"] + [p for p in [notebook["PRECISION"]] if p != "float32"]
-    new_batches = in_memory(new, min(MEMORY_PHOTOS // batch_size, len(new)))
-    old_batches = in_memory(old, min(MEMORY_PHOTOS // OLD_BATCH_SIZE, len(old)))
+    new_batches = in_memory(new, math.ceil(len(new) / 2))
+    old_batches = in_memory(old, math.ceil(len(old) / 2))
     pipelines = {OLD: (old_model(), old, old_batches, OLD_BATCH_SIZE, "float32")}
     for precision in precisions:
         keras.config.set_dtype_policy(precision)
@@ -201,25 +207,27 @@ def compare(notebook, whole_photos, rounds):
 
     ready = {name: [] for name in ["2019", "notebook, one thread", "notebook, its two workers"]}
     for _ in range(rounds):
-        count = len(old_batches)
+        count = len(old_batches.batches)
         ready["2019"].append(count * OLD_BATCH_SIZE / read_batches(old, count))
-        count = len(new_batches)
+        count = len(new_batches.batches)
         for name, threads in [("notebook, one thread", 1), ("notebook, its two workers", 2)]:
             ready[name].append(count * batch_size / read_batches(new, count, threads))
 
     epochs, from_memory = {name: [] for name in pipelines}, {name: [] for name in pipelines}
     for _ in range(rounds):
-        for name, (model, generator, batches, size, _) in pipelines.items():
+        for name, (model, generator, batches, *_) in pipelines.items():
             # From memory before the epoch and after it, since a machine's speed drifts.
-            from_memory[name].append(train(model, batches)[1] / size)
+            before = train(model, batches)[1]
             epochs[name].append(train(model, generator))
-            from_memory[name].append(train(model, batches)[1] / size)
-    memory, whole, between = {}, {}, {}
-    for name, (_, generator, *_) in pipelines.items():
-        epoch_seconds, per_batch = np.mean(epochs[name], axis=0)
-        memory[name] = 1 / np.mean(from_memory[name])
-        whole[name] = len(train_df) / epoch_seconds
-        between[name] = len(train_df) / len(generator) / per_batch
+            from_memory[name].append((before + train(model, batches)[1]) / 2)
+    memory, whole, between, shares = {}, {}, {}, {}
+    for name, (_, generator, _, size, _) in pipelines.items():
+        epoch_seconds, per_batch = np.array(epochs[name]).T
+        photos_per_batch = len(train_df) / len(generator)  # the last two batches are smaller
+        memory[name] = size / np.mean(from_memory[name])
+        whole[name] = len(train_df) / epoch_seconds.mean()
+        between[name] = photos_per_batch / per_batch.mean()
+        shares[name] = (from_memory[name] / per_batch) * photos_per_batch / size
 
     products = {p: matrix_gigaflops(p.removeprefix("mixed_")) for p in precisions}
     work = gigaflop_per_photo(pipelines[OLD][0])
@@ -235,13 +243,14 @@ def compare(notebook, whole_photos, rounds):
                 f"{between[name]:.0f}",
                 f"{between[name] / between[OLD]:.2f}",
                 f"{memory[name]:.0f}",
-                f"{rate / memory[name]:.0%}",
+                f"{between[name] / memory[name]:.1%}"
+                f" ({', '.join(f'{share:.1%}' for share in shares[name])})",
                 f"{rate * work:.0f} of {product:.0f} GFLOP/s, {rate * work / product:.0%}",
             )
         )
     head = [f"epoch of {len(train_df):,} photos", "seconds", "photos/s", "ratio"]
     head += ["while batches run, photos/s", "ratio", "from memory, photos/s"]
-    table([*head, "epoch's share of that", "share of the matrix product's rate"], rows)
+    table([*head, "share of that", "share of the matrix product's rate"], rows)
 
     rates = {name: max(values) for name, values in ready.items()}
     rows = [(name, f"{rate:,.0f}", f"{rate / rates['2019']:.1f}") for name, rate in rates.items()]
@@ -262,7 +271,7 @@ def compare_convolutions(notebook, rounds):
         train(model, batches, steps=2)
     times = {name: [] for name in models}
     for _ in range(2 * rounds):
-        for name, model in models.items():
+        for name, model in models.items():  # in turn, since a machine's speed drifts
             times[name].append(train(model, batches)[1] / notebook["BATCH_SIZE"])
     rows = []
     for name in models:
@@ -321,7 +330,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", help="where train and test1 lie")
     parser.add_argument("--photos", type=int, default=20_000, help="in a whole epoch, at most")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
 
     warnings.filterwarnings("ignore")

@@ -1,6 +1,7 @@
 """An interrupted training goes on as if nothing had happened, whatever interrupted it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +52,18 @@ class Accident(keras.callbacks.Callback):
             self.model.layers[0].kernel.assign(np.full((3, 3, 3, 4), np.nan))
         nan_answer = accident == "an answer that is NaN" and epoch == 4
         train.answers[0] = np.nan if nan_answer else first_answer
+        if accident == "a full disk" and epoch == 4:  # files of more than 100 bytes fail
+            import resource
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     def on_train_batch_begin(self, batch, logs=None):
         if accident == "in mid-epoch" and self.epoch == 4 and batch == 2:
             die()
+        if accident == "the stop button" and self.epoch == 4 and batch == 2 and not stops:
+            stops.append(True)
+            raise KeyboardInterrupt
 
+stops = []
 replace, replaced = os.replace, []
 def replace_or_die(source, target):
     replaced.append(target)
@@ -75,10 +84,15 @@ reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patien
 resume = resume_training.ResumeTraining(folder, stopping, reduction)
 train, validation = Generator(1), Generator(2)
 first_answer = train.answers[0].copy()
-first = resume.start(model, train, validation, epochs, {"seed": SEED})
-history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
-    callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping, reduction,
-        Accident()], shuffle=False, verbose=0)
+for attempt in range(2):  # the second one after the stop button
+    first = resume.start(model, train, validation, epochs, {"seed": SEED})
+    try:
+        history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
+            callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping,
+                reduction, Accident()], shuffle=False, verbose=0)
+        break
+    except KeyboardInterrupt:
+        print("stopped by hand")
 print("history", len(history.history["val_accuracy"]), "log", len(resume.log))
 print("left out", 4 * len(resume.log) - int(model.optimizer.iterations.numpy()))
 print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_accuracy"].max())
@@ -118,15 +132,26 @@ def undisturbed(tmp_path_factory):
     return log_of(folder), printed
 
 
-@pytest.mark.parametrize("accident", ["in mid-epoch", "between two writes"])
-def test_a_killed_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path, accident):
+ACCIDENTS = ["in mid-epoch", "between two writes", "the stop button", "a full disk"]
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path, accident):
+    if accident == "a full disk":
+        pytest.importorskip("resource", reason="Windows cannot limit the size of files")
     expected, _ = undisturbed
     folder = tmp_path / "outputs"
 
-    status, _ = train(folder, accident=accident)
-    assert status != 0
+    status, printed = train(folder, accident=accident)
     before = log_of(folder).head(4)
-    _, printed = train(folder)
+    if accident == "the stop button":  # goes on in the same process, with the same model
+        assert status == 0 and "stopped by hand" in printed
+    elif accident == "a full disk":  # trains to the end; later epochs are lost
+        assert status == 0 and "Epoch 5 could not be saved in" in printed
+        _, printed = train(folder)
+    else:
+        assert status != 0
+        _, printed = train(folder)
 
     log = log_of(folder)
     assert "It goes on with epoch 5." in printed
@@ -187,16 +212,41 @@ def test_a_finished_training_is_loaded_and_more_epochs_continue_it(tmp_path):
     assert len(log_of(folder)) == 3
 
 
-def test_a_damaged_model_file_costs_epochs_not_the_training(tmp_path):
-    folder = tmp_path / "outputs"
-    train(folder, epochs=4)
-    *_, last = sorted(folder.glob("*/epoch-*.keras"))
-    content = last.read_bytes()
-    last.write_bytes(content[: len(content) // 2])
+def test_a_damaged_model_file_costs_epochs_not_the_training(undisturbed, tmp_path):
+    expected, _ = undisturbed
+    source = tmp_path / "outputs"
+    train(source, epochs=6)
+    *_, before_last, last = sorted(source.glob("*/epoch-*.keras"))
+    best = source.glob(f"*/epoch-{expected['val_accuracy'].head(6).idxmax() + 1:03}.keras")
+    for damaged, goes_on in [([last], 6), ([*best], 7), ([*best, last], 6), ([before_last], 7)]:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}" / "outputs"
+        shutil.copytree(source, folder)
+        copies = [folder / path.relative_to(source) for path in damaged]
+        for copy in copies:
+            copy.write_bytes(copy.read_bytes()[:20_000])
 
-    _, printed = train(folder, epochs=4)
-    assert f"{last.name} cannot be used" in printed
-    assert len(log_of(folder)) == 4
+        _, printed = train(folder, epochs=7)
+        assert f"It goes on with epoch {goes_on}." in printed
+        for copy in copies:
+            assert f"{copy.name} cannot be used" in printed
+            replaced = copy.name == last.name
+            assert replaced or copy.stat().st_size == 20_000, "it must be left as it is"
+        losses = list(log_of(folder)["loss"])
+        assert losses == pytest.approx(list(expected["loss"].head(7)), abs=0.001)
+
+
+def test_when_all_model_files_are_damaged_training_starts_anew_and_the_log_is_kept(tmp_path):
+    folder = tmp_path / "outputs"
+    train(folder, epochs=2)
+    before = log_of(folder)
+    for file in folder.glob("*/epoch-*.keras"):
+        file.write_bytes(b"damaged")
+
+    _, printed = train(folder, epochs=1)
+    assert "Training starts anew." in printed
+    (kept,) = folder.glob("*/training_log_before.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(kept).drop(columns=["seconds", "finished"]), before)
+    assert len(log_of(folder)) == 1
 
 
 @pytest.mark.parametrize(
@@ -205,6 +255,7 @@ def test_a_damaged_model_file_costs_epochs_not_the_training(tmp_path):
         ("stands for a photo", "stands for another photo"),
         ("patience=2, factor=0.5", "patience=2, factor=0.2"),
         ("layers.Dropout(0.25)", "layers.Dropout(0.5)"),
+        ("8, 8, 3", "9, 9, 3"),
     ],
 )
 def test_another_training_is_left_alone(tmp_path, piece, change):
@@ -264,8 +315,8 @@ def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
     import keras
     from resume_training import fingerprint
 
-    def network(units=2, policy="float32"):
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, dtype=policy)])
+    def network(units=2, policy="float32", size=3):
+        model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(units, dtype=policy)])
         model.compile("rmsprop", loss="mse")
         return model
 
@@ -275,4 +326,5 @@ def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
     trained.optimizer.learning_rate = 0.5
     assert fingerprint(trained, [], {"seed": 1}) == expected
     assert fingerprint(network(units=3), [], {"seed": 1}) != expected
+    assert fingerprint(network(size=4), [], {"seed": 1}) != expected
     assert fingerprint(network(), [], {"seed": 2}) != expected

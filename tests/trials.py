@@ -43,6 +43,10 @@ TRIALS = {
     "half the learning rate": ({LEARNING_RATE: "LEARNING_RATE = round(0.0005 *"}, {}),
     "no cooldown": ({"cooldown=3": "cooldown=0"}, {}),
     "mirrored edge": ({'fill_mode="nearest"': 'fill_mode="reflect"'}, {}),
+    "nearest pixel": (
+        {'fill_mode="nearest"': 'interpolation="nearest", fill_mode="nearest"'},
+        {},
+    ),
     "black corners": ({'fill_mode="nearest"': 'fill_mode="constant"'}, {}),
     "Keras's own Conv2D": ({"model.add(Conv2D(": "model.add(layers.Conv2D("}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from run_notebook import ROOT, code_cells, read
-from trials import TRIALS
+from trials import TRIALS, table
 
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
 
@@ -44,3 +44,8 @@ def test_a_trial_changes_the_code_of_the_notebook(trial):
     code = "".join(cell.source for cell in code_cells(read()))
     for piece in [*edits, *(f'"{variable}"' for variable in environment)]:
         assert piece in code
+
+
+def test_the_table_of_trials_is_that_of_all_rows():
+    text = (ROOT / "tests" / "benchmark.md").read_text(encoding="utf-8")
+    assert table() in text, "run python tests/trials.py, and put its table into benchmark.md"

@@ -1,10 +1,13 @@
 """The notebook runs on any photos, computes what it says, and shows outputs of its own code."""
 
+import contextlib
 import json
 import re
 import shutil
 import time
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -248,7 +251,46 @@ def test_the_committed_run_is_the_full_one():
     assert "20,000 photos to train on, 5,000 to validate with" in printed
     assert "12,500 photos in" in printed
     accuracy = float(re.search(r"the model that was kept: (0\.\d+)", printed).group(1))
-    assert accuracy > 0.9
+    assert accuracy >= 0.94
+
+    epochs = [float(value) for value in re.findall(r" val_accuracy: (0\.\d+)", printed)]
+    assert 5 < len(epochs) <= 50, "one progress bar an epoch: trained, not loaded"
+    assert max(epochs) == pytest.approx(accuracy, abs=0.0002)
+    best_so_far = list(accumulate(epochs, max))
+    falls = [best - value for best, value in zip(best_so_far, epochs, strict=True)]
+    assert max(falls[5:]) <= 0.03, "no epoch after the fifth far below the best one before it"
+
+
+def cell_with(piece):
+    """Return the source of the notebook's one code cell that contains `piece`."""
+    (source,) = [cell.source for cell in code_cells(read()) if piece in cell.source]
+    return source
+
+
+@pytest.mark.parametrize(
+    ("wish", "gpus", "seconds", "chosen"),
+    [
+        ("auto", [], {"float32": 1.2, "bfloat16": 1}, "float32"),
+        ("auto", [], {"float32": 1.4, "bfloat16": 1}, "mixed_bfloat16"),
+        ("auto", ["gpu"], {"float32": 2, "float16": 1, "bfloat16": 1.9}, "mixed_float16"),
+        ("auto", ["gpu"], {"float32": 2, "float16": 1, "bfloat16": 1.1}, "mixed_bfloat16"),
+        ("float32", [], {}, "float32"),
+    ],
+)
+def test_16_bits_are_chosen_only_where_they_clearly_win(wish, gpus, seconds, chosen, capsys):
+    policies = []
+    config = SimpleNamespace(set_dtype_policy=policies.append)
+    names = {"PRECISION": wish, "gpus": gpus, "time_convolution": seconds.get}
+    exec(cell_with('if PRECISION == "auto"'), names | {"keras": SimpleNamespace(config=config)})
+    assert policies == [chosen]
+    assert f"Precision: {chosen}\n" in capsys.readouterr().out
+
+
+def test_on_another_backend_one_of_several_gpus_is_used_and_said(capsys):
+    backend = SimpleNamespace(backend=lambda: "jax")
+    names = {"gpus": ["gpu:0", "gpu:1"], "contextlib": contextlib}
+    exec(cell_with("MirroredStrategy"), names | {"keras": SimpleNamespace(backend=backend)})
+    assert "One of 2 GPUs is used" in capsys.readouterr().out
 
 
 def test_nothing_heavy_or_private_is_committed():

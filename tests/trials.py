@@ -95,18 +95,19 @@ def run(folder, trial, epochs, seed):
     )
 
 
-def print_table():
-    """Print validation accuracy after some epochs, a row for each trial and seed."""
+def table():
+    """Return a Markdown table of validation accuracy, a row for each trial and seed."""
     rows = pd.read_csv(RESULTS)
     shown = rows[rows["epoch"].isin(EPOCHS_SHOWN)]
     columns = shown.pivot_table(index=["trial", "seed"], columns="epoch", values="val_accuracy")
     epochs = [str(epoch) for epoch in columns.columns]
-    print(f"| trial | seed | {' | '.join(epochs)} | seconds an epoch (median) |")
-    print("|---" * (len(epochs) + 3) + "|")
+    lines = [f"| trial | seed | {' | '.join(epochs)} | seconds an epoch (median) |"]
+    lines.append("|---" * (len(epochs) + 3) + "|")
     for trial, seed in dict.fromkeys(zip(rows["trial"], rows["seed"], strict=True)):
         values = ["" if pd.isna(v) else f"{v:.4f}" for v in columns.loc[(trial, seed)]]
-        of_trial = rows[(rows["trial"] == trial) & (rows["seed"] == seed)]
-        print(f"| {trial} | {seed} | {' | '.join(values)} | {of_trial['seconds'].median():.0f} |")
+        median = rows[(rows["trial"] == trial) & (rows["seed"] == seed)]["seconds"].median()
+        lines.append(f"| {trial} | {seed} | {' | '.join(values)} | {median:.0f} |")
+    return "\n".join(lines)
 
 
 def main():
@@ -121,7 +122,7 @@ def main():
     if arguments.trial:
         run(arguments.folder, arguments.trial, arguments.epochs, arguments.seed)
     else:
-        print_table()
+        print(table())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from fast_convolution import Conv2D
+from fast_layers import Conv2D
 
 
 def networks(dtype, **arguments):

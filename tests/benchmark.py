@@ -258,27 +258,36 @@ def compare(notebook, whole_photos, rounds):
     return model
 
 
-def compare_convolutions(notebook, rounds):
-    """Time training from memory in float32 with Keras's own Conv2D and with the notebook's."""
-    edits, _ = TRIALS["Keras's own Conv2D"]
-    own = run_cells("model = build_model()", {"PRECISION": "float32"}, edits)  # sets the policy
-    models = {"Keras's own": own["build_model"](), "notebook": notebook["build_model"]()}
+def compare_layers(notebook, rounds):
+    """Time training from memory with Keras's own layers, one or both, and with the notebook's."""
+    import keras
 
     train_df = notebook["train_df"].head(MEMORY_PHOTOS)
     generator = notebook["AugmentedPhotoGenerator"](train_df, notebook["photos"].train_folder)
     batches = in_memory(generator, len(generator))
+    names = ["Keras's own layers", "Keras's own normalization", "Keras's own Conv2D"]
+    precisions = dict.fromkeys(["float32", notebook["PRECISION"]])
+    models = {}
+    for precision in precisions:
+        for name in names:
+            edits, _ = TRIALS[name]  # sets the precision as well
+            own = run_cells("model = build_model()", {"PRECISION": precision}, edits)
+            models[name, precision] = own["build_model"]()
+        keras.config.set_dtype_policy(precision)
+        models["notebook", precision] = notebook["build_model"]()
+
     for model in models.values():
         train(model, batches, steps=2)
-    times = {name: [] for name in models}
+    times = {key: [] for key in models}
     for _ in range(2 * rounds):
-        for name, model in models.items():  # in turn, since a machine's speed drifts
-            times[name].append(train(model, batches)[1] / notebook["BATCH_SIZE"])
+        for key, model in models.items():  # in turn, since a machine's speed drifts
+            times[key].append(train(model, batches)[1] / notebook["BATCH_SIZE"])
     rows = []
-    for name in models:
-        rates = ", ".join(f"{1 / seconds:.0f}" for seconds in times[name])
-        ratio = np.mean(times["Keras's own"]) / np.mean(times[name])
-        rows.append((name, rates, f"{ratio:.2f}"))
-    table(["Conv2D, float32, from memory", "photos/s", "ratio"], rows)
+    for name, precision in models:
+        rates = ", ".join(f"{1 / seconds:.0f}" for seconds in times[name, precision])
+        ratio = np.mean(times["Keras's own layers", precision]) / np.mean(times[name, precision])
+        rows.append((precision, name, rates, f"{ratio:.2f}"))
+    table(["from memory", "layers", "photos/s", "ratio"], rows)
 
 
 def predict(notebook, model):
@@ -337,7 +346,7 @@ def main():
     notebook = run_cells(STEP_21, {"DOGS_VS_CATS_DATA": os.path.abspath(arguments.folder)})
     print(f"{date.today()}, {processor()}; chosen: {notebook['PRECISION']}")
     model = compare(notebook, arguments.photos, arguments.rounds)
-    compare_convolutions(notebook, arguments.rounds)
+    compare_layers(notebook, arguments.rounds)
     predict(notebook, model)
     available = len(notebook["df"])
     counts = [count for count in [1000, 5000, 25_000] if count <= available]

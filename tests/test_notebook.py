@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import time
@@ -22,9 +23,13 @@ import json
 
 plain = validation_generator[0][0]
 first = train_generator[0][0]
+originals = {photo.tobytes() for photo in train_generator.pixels}
+mirrored = {photo.tobytes() for photo in train_generator.pixels[:, :, ::-1]}
 train_generator.on_epoch_end()
+second = train_generator[0][0]
 row = 3
-alone = load_photos(photos.test_folder, [test_df["filename"][row]] * 2, IMAGE_SIZE) / 255.0
+alone = load_photos(photos.test_folder, [test_df["filename"][row]] * 2, IMAGE_SIZE)
+convolutions = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
 facts = {
     "photos": len(df),
     "train": len(train_df),
@@ -34,7 +39,7 @@ facts = {
     "labels_follow_names": bool((df["label"] == df["filename"].str[:3].str.lower()).all()),
     "parameters": model.count_params(),
     "trained": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
-    "first_convolution": list(model.layers[0].output.shape),
+    "first_convolution": list(convolutions[0].output.shape),
     "last_dense": model.layers[-1].units,
     "layers": [type(layer).__name__ for layer in model.layers],
     "stopping": [early_stopping.monitor, early_stopping.patience,
@@ -42,11 +47,16 @@ facts = {
     "reduction": [learning_rate_reduction.monitor, learning_rate_reduction.patience,
                   learning_rate_reduction.factor, learning_rate_reduction.min_lr,
                   learning_rate_reduction.cooldown],
-    "augmentation_changes": float(np.abs(train_generator[0][0] - first).mean()),
+    "augmentation_changes": float(np.abs(second.astype(float) - first).mean()),
+    "batch": len(second),
+    "as_they_are": sum(photo.tobytes() in originals for photo in second),
+    "only_mirrored": sum(photo.tobytes() in mirrored for photo in second),
     "epoch_is_repeatable": np.array_equal(train_generator[1][0], train_generator[1][0]),
-    "validation_is_only_scaled": bool(
-        (plain == validation_generator.pixels[: len(plain)].astype("float32") / 255).all()),
-    "example_variants": float(np.abs(variants[0] - variants[1]).mean()),
+    "validation_is_unchanged": np.array_equal(
+        plain, validation_generator.pixels[: len(plain)]),
+    "scaled_to_1": float(np.abs(
+        keras.ops.convert_to_numpy(model.layers[0](plain)).astype(float) - plain / 255).max()),
+    "example_variants": float(np.abs(variants[0].astype(float) - variants[1]).mean()),
     "test_files": list(test_df["filename"]),
     "prediction_shape": list(prediction.shape),
     "prediction_follows_file": float(
@@ -107,13 +117,17 @@ def check(facts):
     assert facts["last_dense"] == 2
     block = ["Conv2D", "MaxPooling2D", "ReLU", "BatchNormalization", "Dropout"]
     head = ["Flatten", "Dense", "BatchNormalization", "Dropout", "Dense"]
-    assert facts["layers"] == block * 3 + head
+    assert facts["layers"] == ["Rescaling", *block * 3, *head]
     assert facts["stopping"] == ["val_accuracy", 10, True]
     assert facts["reduction"] == ["val_accuracy", 2, 0.5, 0.00001, 3]
-    assert facts["augmentation_changes"] > 0.02
-    assert facts["example_variants"] > 0.02
+    assert facts["augmentation_changes"] > 5
+    assert facts["example_variants"] > 5
     assert facts["epoch_is_repeatable"]
-    assert facts["validation_is_only_scaled"]
+    changed = math.ceil(0.5 * facts["batch"])
+    assert facts["only_mirrored"] == math.ceil((facts["batch"] - changed) / 2)
+    assert facts["as_they_are"] == (facts["batch"] - changed) // 2
+    assert facts["validation_is_unchanged"]
+    assert facts["scaled_to_1"] < 0.005, "up to the rounding of 16-bit numbers"
     numbers = [int(name.split(".")[0]) for name in facts["test_files"]]
     assert numbers == sorted(numbers)
     assert facts["prediction_shape"] == [len(numbers), 2]
@@ -198,6 +212,21 @@ def test_the_whole_notebook_on_real_photos_of_original_size(tmp_path):
     assert facts["photos"] == 300
     assert len(facts["test_files"]) == 100
     assert "DRAWINGS" not in printed
+
+
+@pytest.mark.slow
+def test_two_devices_learn_the_drawings_as_well_as_one(tmp_path):
+    facts, printed = run(
+        {
+            "DOGS_VS_CATS_DATA": str(tmp_path / "data"),
+            "DOGS_VS_CATS_SOURCE": "practice",
+            "OUTPUT_FOLDER": str(tmp_path / "outputs"),
+        },
+        two_gpus=True,
+    )
+    assert "2 GPUs share every batch." in printed
+    assert max(facts["log"]) > 0.95
+    assert float(re.search(r"([\d.]+)% of 200 right", printed).group(1)) > 95
 
 
 @pytest.mark.slow

@@ -26,6 +26,10 @@ LOSS = 'loss="categorical_crossentropy"'
 LEARNING_RATE = "LEARNING_RATE = round(0.001 *"
 AVERAGE = "use_ema=True, ema_momentum=MEMORY"
 NORMALIZATION = "BatchNormalization(momentum=MEMORY)"
+FAST_LAYERS = "from fast_layers import BatchNormalization, Conv2D"
+OWN_CONVOLUTION = "from fast_layers import BatchNormalization\nfrom keras.layers import Conv2D"
+OWN_NORMALIZATION = "from fast_layers import Conv2D\nfrom keras.layers import BatchNormalization"
+OWN_LAYERS = "from keras.layers import BatchNormalization, Conv2D"
 
 # What each trial replaces, and in which environment it runs.
 TRIALS = {
@@ -48,7 +52,10 @@ TRIALS = {
         {},
     ),
     "black corners": ({'fill_mode="nearest"': 'fill_mode="constant"'}, {}),
-    "Keras's own Conv2D": ({"model.add(Conv2D(": "model.add(layers.Conv2D("}, {}),
+    "the whole batch changed": ({'"changed": 0.5': '"changed": 1'}, {}),
+    "Keras's own Conv2D": ({FAST_LAYERS: OWN_CONVOLUTION}, {}),
+    "Keras's own normalization": ({FAST_LAYERS: OWN_NORMALIZATION}, {}),
+    "Keras's own layers": ({FAST_LAYERS: OWN_LAYERS}, {}),
     "weight decay 0.1": ({RMSPROP: f"{RMSPROP} weight_decay=0.1,"}, {}),
     "Adam": ({RMSPROP: "keras.optimizers.Adam(LEARNING_RATE,"}, {}),
     "SGD with momentum 0.9, learning rate 0.01": (

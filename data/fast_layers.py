@@ -1,7 +1,8 @@
 """Two of Keras's layers, computed in a way that TensorFlow trains faster on a processor.
 
-Results, arguments and weights are those of Keras's own layers; so is what is saved. What each
-gains is measured in `tests/benchmark.md`.
+Arguments, weights and saved files are those of Keras's own layers. So are the results, up to
+rounding and one detail of the running variance (see `BatchNormalization`). What each layer gains
+is measured in `tests/benchmark.md`.
 """
 
 import keras
@@ -18,13 +19,15 @@ class Conv2D(layers.Conv2D):
     Keras adds the bias with TensorFlow's `bias_add`. On a processor, TensorFlow merges that
     operation's gradient with the gradient of the windows, and oneDNN's float32 code for both at
     once takes up to four times as long as its code for the windows alone. An ordinary sum is not
-    merged. In 16 bits, the merged code is the faster one, so nothing changes there.
+    merged. In bfloat16, the merged code is the faster one, so nothing changes in 16 bits. On a
+    GPU and on other backends, it makes no difference that was measured.
 
     Input: (batch, height, width, channels); output: (batch, height - 2, width - 2, filters) for
-    windows of 3 x 3.
+    windows of 3 x 3 without padding.
     """
 
-    __module__ = "keras.layers"  # Keras writes it into model files: any Keras can load them
+    # Keras writes it into model files, and loads its own layer from them, without this file.
+    __module__ = "keras.layers"
 
     def call(self, inputs):
         merged_is_faster = self.compute_dtype != "float32"
@@ -36,23 +39,26 @@ class Conv2D(layers.Conv2D):
 
 
 class BatchNormalization(layers.BatchNormalization):
-    """A `keras.layers.BatchNormalization` that trains in one operation instead of a dozen.
+    """A `keras.layers.BatchNormalization` that TensorFlow trains in one operation, not a dozen.
 
     Keras computes mean, variance and result one after the other, each in a pass over all numbers,
-    in float32 even where these have 16 bits. TensorFlow's fused normalization does it at once.
-    One detail differs: it divides the sum of squares by one less than the count of numbers
-    (Bessel's correction), which matters to the running variance only, and little.
+    in float32 even where these have 16 bits. TensorFlow's fused normalization does it at once, and
+    so does its gradient. One detail differs: for the running variance, the sum of squared
+    deviations is divided by one less than the count of numbers (Bessel's correction).
 
-    It takes over in training, for pictures (batch, height, width, channels), on a processor and
-    on TensorFlow; everything else is left to Keras. The output has the shape of the input.
+    It takes over in training, for pictures (batch, height, width, channels) in 16 or 32 bits, with
+    the usual arguments, on TensorFlow without a GPU. Everything else is left to Keras: a mask, a
+    frozen layer, `axis`, `scale`, `center`, `renorm` or `synchronized` other than by default. The
+    output has the shape of the input.
     """
 
     __module__ = "keras.layers"
 
     def call(self, inputs, training=None, mask=None):
-        plain = self.scale and self.center and not (self.renorm or self.synchronized)
+        usual = self.scale and self.center and not (self.renorm or self.synchronized)
         pictures = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None
-        if not (training and self.trainable and plain and pictures and fused_is_faster()):
+        usual = usual and pictures and self.compute_dtype != "float64"
+        if not (training and self.trainable and usual and use_fused()):
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
@@ -63,6 +69,6 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def fused_is_faster():
-    """Say whether the fused normalization can be used: on TensorFlow, where there is no GPU."""
+def use_fused():
+    """Return whether to use it: on TensorFlow, if it sees no GPU (there, it was not measured)."""
     return ON_TENSORFLOW and not tf.config.list_physical_devices("GPU")

@@ -59,6 +59,7 @@ def operations(model, training=True):
         ("float32", {}, {"center": False}),
         ("float32", {}, {"axis": 1}),
         ("float32", {}, {"epsilon": 0.1}),
+        ("float64", {}, {}),
         ("mixed_bfloat16", {}, {}),
     ],
 )

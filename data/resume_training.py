@@ -88,7 +88,8 @@ class ResumeTraining(keras.callbacks.Callback):
         Args:
             model: a compiled `keras.Model`, just built.
             training_generator, validation_generator: photo generators, see `fingerprint`. The
-                first one's attribute `epoch` is set to the epoch that comes next.
+                first one's attribute `epoch` is set to the number of finished epochs. It may
+                remember what it prepared for the last epoch, but nothing from before.
             epochs: how many epochs there shall be in all.
             settings: a dict that JSON can write; with `seed`, an integer that decides what
                 dropout draws in each epoch.
@@ -159,6 +160,10 @@ class ResumeTraining(keras.callbacks.Callback):
         print(shown.to_string(index=False, float_format="{:.4g}".format) + "\n")
         if state.startswith("stopped"):
             print(f"It goes on with epoch {len(self.log) + 1}.")
+            # Photos may be used again as they were changed in the last epoch. So that one is
+            # prepared once more; as `fit` counts on by one before it begins, it has this number.
+            for index in range(len(training_generator)):
+                training_generator[index]
             return len(self.log)
         print("It is loaded instead of training again. To train anew, delete that folder.")
         return epochs

@@ -27,12 +27,13 @@ for name in "ab":
     (photo_folder / name).write_text("stands for a photo")
 
 class Generator(keras.utils.PyDataset):
-    def __init__(self, seed):
+    def __init__(self, seed, changing=False):
         super().__init__()
         random = np.random.default_rng(seed)
         self.table = pd.DataFrame({"filename": ["a", "b"], "label": ["cat", "dog"]})
         self.folder, self.epoch = photo_folder, 0
         self.pixels = random.random((64, 8, 8, 3), dtype="float32")
+        self.changed, self.changing = self.pixels.copy(), changing
         self.answers = np.eye(2)[random.integers(0, 2, 64)]
     def __len__(self):
         return 4
@@ -40,7 +41,11 @@ class Generator(keras.utils.PyDataset):
         self.epoch += 1
     def __getitem__(self, index):
         rows = np.random.default_rng([SEED, self.epoch]).permutation(64)[16 * index :][:16]
-        return self.pixels[rows], self.answers[rows]
+        if self.changing:  # one half anew in each epoch, the other half as in the epoch before
+            new = rows[(rows + self.epoch) % 2 == 0]
+            random = np.random.default_rng([SEED, self.epoch, index])
+            self.changed[new] = self.pixels[new] * random.uniform(0.5, 1.5, (len(new), 1, 1, 1))
+        return self.changed[rows], self.answers[rows]
 
 def die():
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -82,7 +87,7 @@ stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5,
     restore_best_weights=True)
 reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patience=2, factor=0.5)
 resume = resume_training.ResumeTraining(folder, stopping, reduction)
-train, validation = Generator(1), Generator(2)
+train, validation = Generator(1, changing=True), Generator(2)
 first_answer = train.answers[0].copy()
 for attempt in range(2):  # the second one after the stop button
     first = resume.start(model, train, validation, epochs, {"seed": SEED})

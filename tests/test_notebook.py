@@ -213,21 +213,6 @@ def test_the_whole_notebook_on_real_photos_of_original_size(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_learn_the_drawings_as_well_as_one(tmp_path):
-    facts, printed = run(
-        {
-            "DOGS_VS_CATS_DATA": str(tmp_path / "data"),
-            "DOGS_VS_CATS_SOURCE": "practice",
-            "OUTPUT_FOLDER": str(tmp_path / "outputs"),
-        },
-        two_gpus=True,
-    )
-    assert "2 GPUs share every batch." in printed
-    assert max(facts["log"]) > 0.95
-    assert float(re.search(r"([\d.]+)% of 200 right", printed).group(1)) > 95
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["42", "43"])
 def test_the_drawings_are_learned_within_eight_minutes(tmp_path, seed):
     start = time.monotonic()

@@ -44,7 +44,7 @@ class Generator(keras.utils.PyDataset):
         if self.changing:  # one half anew in each epoch, the other half as in the epoch before
             new = rows[(rows + self.epoch) % 2 == 0]
             random = np.random.default_rng([SEED, self.epoch, index])
-            self.changed[new] = self.pixels[new] * random.uniform(0.5, 1.5, (len(new), 1, 1, 1))
+            self.changed[new] = self.pixels[new] * random.uniform(0.8, 1.2, (len(new), 1, 1, 1))
         return self.changed[rows], self.answers[rows]
 
 def die():

@@ -20,7 +20,7 @@ class Conv2D(layers.Conv2D):
     operation's gradient with the gradient of the windows, and oneDNN's float32 code for both at
     once takes up to four times as long as its code for the windows alone. An ordinary sum is not
     merged. In bfloat16, the merged code is the faster one, so nothing changes in 16 bits. On a
-    GPU and on other backends, it makes no difference that was measured.
+    GPU and on other backends, it was not measured.
 
     Input: (batch, height, width, channels); output: (batch, height - 2, width - 2, filters) for
     windows of 3 x 3 without padding.

@@ -38,6 +38,8 @@ def decode(path, size):
         return to_rgb(upright(picture))
     except BadPhoto:
         raise
+    except FileNotFoundError:
+        raise BadPhoto("there is no such file") from None
     except UnidentifiedImageError:
         raise BadPhoto("not a picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -525,7 +525,7 @@ def load_photos(folder, filenames, size=(128, 128)):
             photo = decode(path, size)
         except BadPhoto as problem:
             raise PhotosError(
-                f"{path}: {problem}. It has changed since it was checked; run step 0 again."
+                f"{path}: {problem}. If it was checked before, it has changed: run step 0 again."
             ) from problem
         # Each new pixel is an average over all old ones below it, so no edge gets jagged.
         pixels[index] = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)

@@ -1,4 +1,4 @@
-"""A Keras callback that keeps a training on disk after every epoch, and goes on from there.
+"""Step 24: a Keras callback that never loses a training, and how long training will take.
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
@@ -9,6 +9,9 @@ the log through the other callbacks, so that they count on as if nothing had hap
 import hashlib
 import json
 import os
+import signal
+import threading
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,13 +24,15 @@ def fingerprint(model, generators, settings):
     """Return a short name for everything that decides what a training leads to.
 
     Two trainings share it when network, size of its input, compilation, photos (names, answers
-    and file sizes) and settings are the same. What changes from run to run does not count: the
-    names that Keras numbers on (`conv2d_7`), the precision (the weights are float32 whatever it
-    is), and the optimizer's present learning rate; name the initial one among the settings.
+    and pixels), the generators' settings and `settings` are the same. What changes from run to run
+    does not count: the names that Keras numbers on (`conv2d_7`), the precision (the weights are
+    float32 whatever it is), and the optimizer's present learning rate; the one that the model was
+    first seen with does.
 
     Args:
         model: a compiled `keras.Model`.
-        generators: photo generators with the attributes `table` (a DataFrame) and `folder`.
+        generators: `PhotoGenerator`s, or others with the attributes `filenames`, `labels`,
+            `pixels` (a NumPy array) and `settings` (a dict that JSON can write).
         settings: a dict that JSON can write.
     """
     layers = [(type(layer).__name__, layer.get_config()) for layer in model.layers]
@@ -35,27 +40,44 @@ def fingerprint(model, generators, settings):
         config.pop("name", None)
         config.pop("dtype", None)
     photos = [
-        [*row, (Path(generator.folder) / row.filename).stat().st_size]
+        [generator.filenames, generator.labels, generator.settings, hash_of(generator.pixels)]
         for generator in generators
-        for row in generator.table.itertuples(index=False)
     ]
+    if not hasattr(model, "first_learning_rate"):
+        model.first_learning_rate = number(model.optimizer.learning_rate)
     compilation = model.get_compile_config()
     optimizer = compilation["optimizer"]["config"]
     for config in [optimizer, optimizer.get("inner_optimizer", {}).get("config", {})]:
         for changing in ["name", "learning_rate"]:
             config.pop(changing, None)
-    parts = [layers, model.input_shape, compilation, photos, settings]
+    rate = round(model.first_learning_rate, 9)
+    parts = [layers, model.input_shape, compilation, rate, photos, settings]
     parts = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
 
+def hash_of(array):
+    """Return a hash of a NumPy array's content."""
+    return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """Raised when the stop button ends a training; Jupyter shows its one sentence only."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
 class ResumeTraining(keras.callbacks.Callback):
-    """Saves every epoch, resumes an interrupted training, loads a finished one.
+    """Saves and prints every epoch, resumes an interrupted training, loads a finished one.
 
     In `folder`, each training has a folder of its own, named after its `fingerprint`. It holds
     `training_log.csv`, one row per finished epoch, and the model with its optimizer after the
     best epoch and the last two (`epoch-012.keras`): should one file be damaged, there is another.
     A file that cannot be read is left where it is.
+
+    When the stop button is pressed (in general: on SIGINT), training ends after the batch at hand,
+    with the best finished epoch in place and one sentence. Pressed again, it ends at once.
 
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
@@ -78,21 +100,18 @@ class ResumeTraining(keras.callbacks.Callback):
         """Path of the training log, a CSV table with one row per finished epoch."""
         return self.folder / "training_log.csv"
 
-    def start(self, model, training_generator, validation_generator, epochs, settings):
+    def start(self, model, training_generator, validation_generator, epochs):
         """Look for an earlier training of the same kind and load its state into `model`.
 
-        With several GPUs, call it in the scope in which the model was built. The settings of
-        `reduce_learning_rate` are compared as well; those of `early_stopping` are not, since they
-        decide how long a training goes on, like `epochs`, and not what it does.
+        The settings of `reduce_learning_rate` are compared as well; those of `early_stopping` are
+        not, since they decide how long a training goes on, like `epochs`, and not what it does.
 
         Args:
             model: a compiled `keras.Model`, just built.
             training_generator, validation_generator: photo generators, see `fingerprint`. The
-                first one's attribute `epoch` is set to the number of finished epochs. It may
-                remember what it prepared for the last epoch, but nothing from before.
+                first one's attribute `epoch` is set to the number of finished epochs; its `seed`
+                also decides what dropout draws in each epoch.
             epochs: how many epochs there shall be in all.
-            settings: a dict that JSON can write; with `seed`, an integer that decides what
-                dropout draws in each epoch.
 
         Returns:
             The number of epochs that need no more training, for `fit(initial_epoch=...)`:
@@ -103,12 +122,12 @@ class ResumeTraining(keras.callbacks.Callback):
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
         reduction = self.reduce_learning_rate
-        settings = settings | {
+        settings = {
             name: getattr(reduction, name) for name in ["patience", "factor", "cooldown", "min_lr"]
         }
         name = fingerprint(model, [training_generator, validation_generator], settings)
         self.folder = self.root / name
-        self.seed = settings["seed"]
+        self.seed, self.epochs = training_generator.seed, epochs
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "writable").touch()
@@ -156,16 +175,12 @@ class ResumeTraining(keras.callbacks.Callback):
             f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
             f"{self.log['seconds'].sum() / 60:.0f} minutes of training, and was {state}.\n"
         )
-        shown = self.log.drop(columns="finished")
-        print(shown.to_string(index=False, float_format="{:.4g}".format) + "\n")
+        for row in self.log.to_dict("records"):
+            print(epoch_line(row, len(self.log)))
         if state.startswith("stopped"):
-            print(f"It goes on with epoch {len(self.log) + 1}.")
-            # Photos may be used again as they were changed in the last epoch. So that one is
-            # prepared once more; as `fit` counts on by one before it begins, it has this number.
-            for index in range(len(training_generator)):
-                training_generator[index]
+            print(f"\nIt goes on with epoch {len(self.log) + 1}.")
             return len(self.log)
-        print("It is loaded instead of training again. To train anew, delete that folder.")
+        print("\nIt is loaded instead of training again. To train anew, delete that folder.")
         return epochs
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -182,20 +197,67 @@ class ResumeTraining(keras.callbacks.Callback):
                 random = np.random.default_rng([self.seed, epoch, position])
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
+        self.interrupted = False
+        if threading.current_thread() is threading.main_thread():
+            self.handler_before = signal.signal(signal.SIGINT, self._on_stop_button)
+
+    def _on_stop_button(self, number, frame):
+        signal.signal(signal.SIGINT, self.handler_before)  # a second press stops at once
+        while frame and frame.f_code.co_name != "fit":
+            frame = frame.f_back
+        if frame is None:  # training has ended with an error, so something else is to be stopped
+            self.handler_before(number, frame)
+        self.interrupted = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._end_if_interrupted()
+        batches = self.params["steps"] or batch + 1
+        twentieth = (batch + 1) * 20 // batches
+        if twentieth > batch * 20 // batches:
+            spent = (datetime.now() - self.epoch_began).total_seconds()
+            left = spent * (batches - batch - 1) / (batch + 1)
+            bar = "\u2501" * twentieth + "\u2500" * (20 - twentieth)
+            line = f"epoch {len(self.log) + 1:2}/{self.epochs}  {bar}  {in_words(left)} left"
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            print(f"\r{line}  {figures}    ", end="", flush=True)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._end_if_interrupted()
+
+    def _end_if_interrupted(self):
+        if not self.interrupted:
+            return
+        self.interrupted = False
+        finished = len(self.log)
+        print()
+        if finished and self.whole_files:
+            self._load(self.model, self.whole_files[self._best_epoch(self.log)])
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+            raise TrainingStopped(
+                f"Training was stopped in epoch {finished + 1}. The network is as it was after the "
+                "best epoch so far. Run step 24 again from its first cell to go on."
+            )
+        raise TrainingStopped(
+            "Training was stopped in its first epoch, so nothing is saved yet. To begin anew, run "
+            "step 9 again, then steps 12 to 14 and step 24."
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
             raise ArithmeticError(
                 f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
                 "saved before is whole: run the notebook again. If it comes back, lower "
-                "LEARNING_RATE (step 9)."
+                "LEARNING_RATE (step 4)."
             )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.handler_before)
         now = datetime.now()
         row = {"epoch": len(self.log) + 1}
         row |= {name: float(value) for name, value in logs.items()}
         row["learning_rate"] = number(self.model.optimizer.learning_rate)
         row["seconds"] = round((now - self.epoch_began).total_seconds(), 1)
         row["finished"] = now.isoformat(sep=" ", timespec="seconds")
+        print("\r" + epoch_line(row, self.epochs))
         row = pd.DataFrame([row])
         self.log = row if self.log.empty else pd.concat([self.log, row], ignore_index=True)
 
@@ -289,6 +351,55 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _model_file(self, epoch):
         return self.folder / f"epoch-{epoch:03}.keras"
+
+
+def epoch_line(row, epochs):
+    """Return one line of at most 110 characters for a row of the training log, a dict."""
+    return (
+        f"epoch {row['epoch']:2}/{epochs}  {in_words(row['seconds']):>7}  "
+        f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+        f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+        f"rate {row['learning_rate']:.5f}"
+    )
+
+
+def in_words(seconds):
+    """Return a duration as one would say it: "8 s", "2:05 min", "1:40 h"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02} min"
+    return f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def say_how_long(model, training_generator, validation_generator, epochs):
+    """Print how long training will take, measured on a copy of the network.
+
+    The copy trains on eight batches and is tested on eight; the first two of each do not count,
+    since they also compile. `epochs` is how many there are still to go.
+    """
+    if epochs < 1:
+        print("There is nothing left to train.")
+        return
+    copy = keras.models.clone_model(model)
+    copy.compile_from_config(model.get_compile_config())
+    seconds = 0
+    for run, generator in [
+        (copy.train_on_batch, training_generator),
+        (copy.test_on_batch, validation_generator),
+    ]:
+        times = []
+        for index in range(8):
+            start = time.perf_counter()
+            run(*generator[index % len(generator)])
+            times.append(time.perf_counter() - start)
+        seconds += np.median(times[2:]) * len(generator)
+    each = "1 epoch" if epochs == 1 else f"{epochs} epochs of about {in_words(seconds)}"
+    print(f"Training will take about {in_words(epochs * seconds)} here, or less: {each}.")
+    if epochs * seconds > 600:
+        print("On a laptop: plug it in, and switch off sleep until it is done.")
 
 
 def number(variable):

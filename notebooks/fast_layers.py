@@ -1,8 +1,8 @@
-"""Two of Keras's layers, computed in a way that TensorFlow trains faster on a processor.
+"""Step 9: one of Keras's layers, computed in a way that TensorFlow trains faster on a processor.
 
-Arguments, weights and saved files are those of Keras's own layers. So are the results, up to
-rounding and one detail of the running variance (see `BatchNormalization`). What each layer gains
-is measured in `tests/benchmark.md`.
+Arguments, weights and saved files are those of Keras's own layer. So are the results, up to
+rounding and one detail of the running variance. What it gains is measured in
+`tests/benchmark.md`.
 """
 
 import keras
@@ -11,31 +11,6 @@ from keras import layers
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
-
-
-class Conv2D(layers.Conv2D):
-    """A `keras.layers.Conv2D` that adds its bias in such a way that TensorFlow trains it faster.
-
-    Keras adds the bias with TensorFlow's `bias_add`. On a processor, TensorFlow merges that
-    operation's gradient with the gradient of the windows, and oneDNN's float32 code for both at
-    once takes up to four times as long as its code for the windows alone. An ordinary sum is not
-    merged. In bfloat16, the merged code is the faster one, so nothing changes in 16 bits. On a
-    GPU and on other backends, it was not measured.
-
-    Input: (batch, height, width, channels); output: (batch, height - 2, width - 2, filters) for
-    windows of 3 x 3 without padding.
-    """
-
-    # Keras writes it into model files, and loads its own layer from them, without this file.
-    __module__ = "keras.layers"
-
-    def call(self, inputs):
-        merged_is_faster = self.compute_dtype != "float32"
-        if merged_is_faster or not self.use_bias or self.data_format == "channels_first":
-            return super().call(inputs)
-        # The bias goes first: the other way round, Keras would take bias_add again.
-        outputs = keras.ops.add(self.bias, self.convolution_op(inputs, self.kernel))
-        return outputs if self.activation is None else self.activation(outputs)
 
 
 class BatchNormalization(layers.BatchNormalization):
@@ -52,6 +27,7 @@ class BatchNormalization(layers.BatchNormalization):
     output has the shape of the input.
     """
 
+    # Keras writes it into model files, and loads its own layer from them, without this file.
     __module__ = "keras.layers"
 
     def call(self, inputs, training=None, mask=None):

@@ -397,7 +397,7 @@ def say_how_long(model, training_generator, validation_generator, epochs):
             times.append(time.perf_counter() - start)
         seconds += np.median(times[2:]) * len(generator)
     each = "1 epoch" if epochs == 1 else f"{epochs} epochs of about {in_words(seconds)}"
-    print(f"Training will take about {in_words(epochs * seconds)} here, or less: {each}.")
+    print(f"Training will take about {in_words(epochs * seconds)} here: {each}.")
     if epochs * seconds > 600:
         print("On a laptop: plug it in, and switch off sleep until it is done.")
 

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -38,8 +39,22 @@ def code_cells(notebook):
 def fingerprint(notebook):
     """Return a hash of the syntax trees of all code cells; comments and spacing do not count."""
     to_python = TransformerManager().transform_cell  # turns %pip into a function call
-    trees = [ast.dump(ast.parse(to_python(cell.source))) for cell in code_cells(notebook)]
+    trees = [in_words(ast.parse(to_python(cell.source))) for cell in code_cells(notebook)]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
+
+
+def in_words(tree):
+    """Return a syntax tree as text, the same one on every Python.
+
+    `ast.dump` leaves out empty fields from Python 3.13 on, and versions differ in the fields that
+    a node has; so fields that are empty are left out here.
+    """
+    if isinstance(tree, list):
+        return f"[{', '.join(map(in_words, tree))}]"
+    if not isinstance(tree, ast.AST):
+        return repr(tree)
+    fields = [(name, value) for name, value in ast.iter_fields(tree) if value not in (None, [])]
+    return f"{type(tree).__name__}({', '.join(f'{n}={in_words(v)}' for n, v in fields)})"
 
 
 def execute(notebook, environment=None, timeout=None):
@@ -65,9 +80,11 @@ def execute(notebook, environment=None, timeout=None):
 def run_cells(last, environment=None, edits=None):
     """Run code cells of the notebook, up to step 23, in this process, without their output.
 
+    As in Jupyter, the cells can import what lies beside the notebook; so can the caller, then.
+
     Args:
         last: a piece of the source of the last cell to run.
-        environment: variables on top of this process's own, such as PRECISION.
+        environment: variables on top of this process's own, such as PRECISION; they stay set.
         edits: pieces of source and what takes their place, a dict; each must occur.
 
     Returns:
@@ -83,6 +100,8 @@ def run_cells(last, environment=None, edits=None):
     # Nothing is trained and saved by then, so any folder will do for what the notebook writes.
     os.environ |= {"MPLBACKEND": "agg", "OUTPUT_FOLDER": tempfile.gettempdir()}
     os.environ |= environment or {}
+    if str(NOTEBOOK.parent) not in sys.path:
+        sys.path.insert(0, str(NOTEBOOK.parent))
     names = {}
     with contextlib.chdir(NOTEBOOK.parent), contextlib.redirect_stdout(io.StringIO()):
         for source in sources:
@@ -96,13 +115,32 @@ def run_cells(last, environment=None, edits=None):
 
 def curves_picture(notebook):
     """Return the PNG bytes of the chart of step 27."""
-    cell = next(cell for cell in code_cells(notebook) if "axis.plot(epoch" in cell.source)
+    cell = next(cell for cell in code_cells(notebook) if cell.id == "step-27-curves")
     return base64.b64decode(cell.outputs[0].data["image/png"])
 
 
+def take_over(executed):
+    """Write the outputs of an executed notebook into the one on disk; return that one.
+
+    So its text may be edited while the code runs, for as long as the code stays the same.
+
+    Raises:
+        ValueError: when the code on disk is no longer the one that was executed.
+    """
+    notebook = read()
+    if fingerprint(notebook) != fingerprint(executed):
+        kept = NOTEBOOK.with_name("executed_before.ipynb")
+        nbformat.write(executed, kept)
+        raise ValueError(f"The code was changed while it ran; what ran is kept in {kept.name}.")
+    for cell, ran in zip(code_cells(notebook), code_cells(executed), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    notebook.metadata = executed.metadata
+    notebook.metadata["code_fingerprint"] = fingerprint(executed)
+    nbformat.write(notebook, NOTEBOOK)
+    return notebook
+
+
 if __name__ == "__main__":
-    executed = execute(read())
-    executed.metadata["code_fingerprint"] = fingerprint(executed)
-    nbformat.write(executed, NOTEBOOK)
+    executed = take_over(execute(read()))
     CURVES.write_bytes(curves_picture(executed))
     print(f"{NOTEBOOK.name} executed: {NOTEBOOK.stat().st_size / 1e6:.1f} MB")

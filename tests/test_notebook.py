@@ -1,13 +1,10 @@
 """The notebook runs on any photos, computes what it says, and shows outputs of its own code."""
 
-import contextlib
 import json
 import re
 import shutil
 import time
 from itertools import accumulate
-from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -20,12 +17,13 @@ LAST_STEP = 34
 FACTS = """
 import json
 
+from get_photos import load_photos
+
 plain = validation_generator[0][0]
 first = train_generator[0][0]
-epoch_photos = np.concatenate([batch for batch, _ in map(
+epoch_labels = np.concatenate([answers for _, answers in map(
     train_generator.__getitem__, range(len(train_generator)))])
-mirrored = {photo.tobytes() for photo in train_generator.changed[:, :, ::-1]}
-used_again = [photo.tobytes() in mirrored for photo in epoch_photos]
+shapes = {train_generator[index][0].shape for index in range(len(train_generator))}
 train_generator.on_epoch_end()
 row = 3
 alone = load_photos(photos.test_folder, [test_df["filename"][row]] * 2, IMAGE_SIZE)
@@ -48,8 +46,8 @@ facts = {
                   learning_rate_reduction.factor, learning_rate_reduction.min_lr,
                   learning_rate_reduction.cooldown],
     "augmentation_changes": float(np.abs(train_generator[0][0].astype(float) - first).mean()),
-    "epoch_photos": len(epoch_photos),
-    "used_again": sum(used_again),
+    "epoch_photos": len(epoch_labels),
+    "shapes_of_batches": len(shapes),
     "epoch_is_repeatable": np.array_equal(train_generator[1][0], train_generator[1][0]),
     "validation_is_unchanged": np.array_equal(
         plain, validation_generator.pixels[: len(plain)]),
@@ -75,30 +73,36 @@ print("FACTS " + json.dumps(facts))
 """
 
 
-# Executed around step 3, so that one processor passes for two GPUs.
-TWO_DEVICES = """
+# Executed before and after step 2, so that one processor passes for two GPUs.
+TWO_DEVICES = """%%capture
 import tensorflow as tf
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 """
-TWO_GPUS = 'gpus = ["cpu:0", "cpu:1"]'
+TWO_GPUS = """
+import hardware
+
+hardware.find_gpus = lambda: ["cpu:0", "cpu:1"]
+"""
 
 
 def run(environment, two_gpus=False):
     """Execute a copy of the notebook; return its facts and everything it printed."""
     notebook = read()
     if two_gpus:
-        imports = next(cell for cell in code_cells(notebook) if "gpus = [" in cell.source)
-        place = notebook.cells.index(imports)
+        place = [cell.id for cell in notebook.cells].index("step-02-quiet")
         notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(TWO_GPUS))
-        notebook.cells.insert(place, nbformat.v4.new_code_cell(f"%%capture\n{TWO_DEVICES}"))
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(TWO_DEVICES))
     notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
     execute(notebook, environment, timeout=900)
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     streams = [output for output in outputs if output.output_type == "stream"]
     assert not [output.text for output in streams if output.name == "stderr"]
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            assert output.metadata["image/png"]["alt"], "every picture has a text alternative"
     printed = "".join(output.text for output in streams)
     return json.loads(re.search(r"FACTS (.*)", printed).group(1)), printed
 
@@ -123,7 +127,7 @@ def check(facts):
     assert facts["example_variants"] > 5
     assert facts["epoch_is_repeatable"]
     assert facts["epoch_photos"] == facts["train"]
-    assert facts["used_again"] == facts["train"] // 2
+    assert facts["shapes_of_batches"] <= 2, "a backend that compiles does so once or twice"
     assert facts["validation_is_unchanged"]
     assert facts["scaled_to_1"] < 0.005, "up to the rounding of 16-bit numbers"
     numbers = [int(name.split(".")[0]) for name in facts["test_files"]]
@@ -151,6 +155,7 @@ def on_drawings(tmp_path_factory):
     return environment, *run(environment)
 
 
+@pytest.mark.trains
 def test_the_whole_notebook_on_drawings(on_drawings):
     _, facts, printed = on_drawings
     check(facts)
@@ -162,6 +167,7 @@ def test_the_whole_notebook_on_drawings(on_drawings):
     assert "of 200 right" in printed, "the practice set's answers are known"
 
 
+@pytest.mark.trains
 def test_a_second_run_loads_the_model_and_a_larger_epochs_continues_it(on_drawings):
     environment, before, _ = on_drawings
     facts, printed = run(environment)
@@ -176,22 +182,23 @@ def test_a_second_run_loads_the_model_and_a_larger_epochs_continues_it(on_drawin
     assert len(facts["log"]) == 3
 
 
+@pytest.mark.trains
 def test_several_gpus_share_the_work_and_come_to_the_same_result(on_drawings, tmp_path):
     environment, before, _ = on_drawings
-    facts, printed = run(environment | {"OUTPUT_FOLDER": str(tmp_path)}, two_gpus=True)
+    environment = environment | {"OUTPUT_FOLDER": str(tmp_path), "PRECISION": "float32"}
+    facts, printed = run(environment, two_gpus=True)
     check(facts)
     assert "2 GPUs share every batch." in printed
     # Each device normalizes its own half of a batch, so the figures differ a little: 10 % were
     # seen in these first two epochs, of 13 corrections each.
     assert facts["losses"] == pytest.approx(before["losses"], rel=0.25)
 
-    facts, printed = run(
-        environment | {"OUTPUT_FOLDER": str(tmp_path), "EPOCHS": "3"}, two_gpus=True
-    )
+    facts, printed = run(environment | {"EPOCHS": "3"}, two_gpus=True)
     check(facts)
     assert "It goes on with epoch 3." in printed
 
 
+@pytest.mark.trains
 @pytest.mark.skipif(
     not REAL_PHOTOS.exists(), reason="NOT TESTED ON REAL PHOTOS: ../shared/photos is not here"
 )
@@ -265,49 +272,31 @@ def test_the_committed_run_is_the_full_one():
     accuracy = float(re.search(r"the model that was kept: (0\.\d+)", printed).group(1))
     assert accuracy >= 0.94
 
-    epochs = [float(value) for value in re.findall(r" val_accuracy: (0\.\d+)", printed)]
-    assert 5 < len(epochs) <= 50, "one progress bar an epoch: trained, not loaded"
+    epochs = [float(value) for value in re.findall(r"epoch .* val_accuracy (0\.\d+)", printed)]
+    assert 5 < len(epochs) <= 50, "one line an epoch, trained or loaded"
     assert max(epochs) == pytest.approx(accuracy, abs=0.0002)
     best_so_far = list(accumulate(epochs, max))
     falls = [best - value for best, value in zip(best_so_far, epochs, strict=True)]
     assert max(falls[5:]) <= 0.03, "no epoch after the fifth far below the best one before it"
+    assert epochs[0] > 0.55, "the first epoch is better than guessing"
 
 
-def cell_with(piece):
-    """Return the source of the notebook's one code cell that contains `piece`."""
-    (source,) = [cell.source for cell in code_cells(read()) if piece in cell.source]
-    return source
-
-
-@pytest.mark.parametrize(
-    ("wish", "gpus", "seconds", "chosen"),
-    [
-        ("auto", [], {"float32": 1.2, "bfloat16": 1}, "float32"),
-        ("auto", [], {"float32": 1.4, "bfloat16": 1}, "mixed_bfloat16"),
-        ("auto", ["gpu"], {"float32": 2, "float16": 1, "bfloat16": 1.9}, "mixed_float16"),
-        ("auto", ["gpu"], {"float32": 2, "float16": 1, "bfloat16": 1.1}, "mixed_bfloat16"),
-        ("float32", [], {}, "float32"),
-    ],
-)
-def test_16_bits_are_chosen_only_where_they_clearly_win(wish, gpus, seconds, chosen, capsys):
-    policies = []
-    config = SimpleNamespace(set_dtype_policy=policies.append)
-    names = {"PRECISION": wish, "gpus": gpus, "time_convolution": seconds.get}
-    exec(cell_with('if PRECISION == "auto"'), names | {"keras": SimpleNamespace(config=config)})
-    assert policies == [chosen]
-    assert f"Precision: {chosen}\n" in capsys.readouterr().out
-
-
-def test_on_another_backend_one_of_several_gpus_is_used_and_said(capsys):
-    backend = SimpleNamespace(backend=lambda: "jax")
-    names = {"gpus": ["gpu:0", "gpu:1"], "contextlib": contextlib}
-    exec(cell_with("MirroredStrategy"), names | {"keras": SimpleNamespace(backend=backend)})
-    assert "One of 2 GPUs is used" in capsys.readouterr().out
+def test_the_way_to_the_first_training_is_short():
+    code, words = 0, 0
+    for cell in read().cells:
+        if cell.cell_type == "code" and "model.fit(" in cell.source:
+            break
+        if cell.cell_type == "code":
+            code += sum(bool(line.strip()) for line in cell.source.splitlines())
+        else:
+            words += len(cell.source.split())
+    assert code <= 170
+    assert words <= 2000
 
 
 def test_nothing_heavy_or_private_is_committed():
     assert (ROOT / "notebooks" / "dogs_vs_cats.ipynb").stat().st_size < 5_000_000
     text = (ROOT / "notebooks" / "dogs_vs_cats.ipynb").read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])/(?:home|root|Users|work|mnt|tmp)/\w", text)
-    for name in ["data/get_photos.py", "data/resume_training.py", "data/practice_set.py"]:
-        assert "shared" + "/" not in Path(ROOT / name).read_text(encoding="utf-8")
+    for script in [*ROOT.glob("notebooks/*.py"), *ROOT.glob("data/*.py")]:
+        assert "shared" + "/" not in script.read_text(encoding="utf-8")

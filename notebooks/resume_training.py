@@ -385,6 +385,7 @@ def say_how_long(model, training_generator, validation_generator, epochs):
         return
     copy = keras.models.clone_model(model)
     copy.compile_from_config(model.get_compile_config())
+    copy.optimizer.build(copy.trainable_variables)  # else several GPUs get into each other's way
     seconds = 0
     for run, generator in [
         (copy.train_on_batch, training_generator),

@@ -1,4 +1,4 @@
-"""The faster layers compute what Keras's own compute, and leave model files as they were."""
+"""The faster normalization computes what Keras's own does, and leaves model files as they were."""
 
 import subprocess
 import sys
@@ -11,17 +11,17 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-BOTH = [fast_layers, keras.layers]  # where the layers come from
+BOTH = [fast_layers, keras.layers]  # where the normalization comes from
 
 
-def networks(dtype, convolution=None, normalization=None):
-    """Return the same small network twice: with the faster layers, and with Keras's own."""
+def networks(dtype, normalization=None):
+    """Return the same small network twice: with the faster normalization, and with Keras's own."""
     models = []
     for source in BOTH:
         model = keras.Sequential(
             [
                 keras.Input((12, 12, 3)),
-                source.Conv2D(8, 3, dtype=dtype, **convolution or {}),
+                keras.layers.Conv2D(8, 3, dtype=dtype),
                 keras.layers.MaxPooling2D(dtype=dtype),
                 source.BatchNormalization(momentum=0.8, dtype=dtype, **normalization or {}),
                 keras.layers.Flatten(dtype=dtype),
@@ -51,21 +51,19 @@ def operations(model, training=True):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "convolution", "normalization"),
+    ("dtype", "normalization"),
     [
-        ("float32", {}, {}),
-        ("float32", {"activation": "relu"}, {}),
-        ("float32", {"use_bias": False}, {}),
-        ("float32", {}, {"scale": False}),
-        ("float32", {}, {"center": False}),
-        ("float32", {}, {"axis": 1}),
-        ("float32", {}, {"epsilon": 0.1}),
-        ("float64", {}, {}),
-        ("mixed_bfloat16", {}, {}),
+        ("float32", {}),
+        ("float32", {"scale": False}),
+        ("float32", {"center": False}),
+        ("float32", {"axis": 1}),
+        ("float32", {"epsilon": 0.1}),
+        ("float64", {}),
+        ("mixed_bfloat16", {}),
     ],
 )
-def test_they_compute_and_learn_what_keras_does(dtype, convolution, normalization):
-    fast, own = networks(dtype, convolution, normalization)
+def test_it_computes_and_learns_what_keras_does(dtype, normalization):
+    fast, own = networks(dtype, normalization)
     random = np.random.default_rng(2)
     photos = random.random((16, 12, 12, 3), dtype="float32")
     answers = random.random((16, 2), dtype="float32")
@@ -96,12 +94,6 @@ def test_the_normalization_of_a_batch_is_that_of_keras():
     grown = to_numpy(fast.moving_variance) - 0.99  # 0.99 of the 1 that it starts with
     expected = to_numpy(own.moving_variance) - 0.99
     assert grown == pytest.approx(expected * count / (count - 1), rel=1e-3)
-
-
-def test_tensorflow_does_not_merge_the_gradients_of_windows_and_bias():
-    """The bias's gradient must not be the operation that TensorFlow merges."""
-    fast, own = networks("float32")
-    assert operations(own).count("BiasAddGrad") == 1 + operations(fast).count("BiasAddGrad")
 
 
 def test_the_normalization_is_one_operation_in_training_only():
@@ -148,20 +140,19 @@ def test_two_devices_normalize_their_own_half_of_a_batch_as_keras_does():
         "    np.testing.assert_allclose(mine, theirs, rtol=0.01)\n"
         "print('the same')\n"
     )
-    data = Path(fast_layers.__file__).parent
+    notebooks = Path(fast_layers.__file__).parent
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=data)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=notebooks)
     assert done.stdout.split("\n")[-2:] == ["the same", ""], done.stderr
 
 
-def test_keras_alone_loads_a_model_saved_with_them(tmp_path):
+def test_keras_alone_loads_a_model_saved_with_it(tmp_path):
     fast, _ = networks("float32")
     file = tmp_path / "model.keras"
     fast.save(file)
     script = (
         "import sys, keras\n"
         "model = keras.models.load_model(sys.argv[1])\n"
-        "assert type(model.layers[0]) is keras.layers.Conv2D\n"
         "assert type(model.layers[2]) is keras.layers.BatchNormalization\n"
         "print(model.count_params())\n"
     )

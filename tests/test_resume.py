@@ -2,12 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+
+pytestmark = pytest.mark.trains
 
 # A training like the notebook's, on 64 random pictures and a network of a few weights. Validation
 # pictures are random too, so accuracy stalls: the learning rate drops and EarlyStopping counts.
@@ -21,31 +27,24 @@ from keras import layers
 
 folder, epochs, accident = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 SEED = 7
-photo_folder = folder.parent / "photos"
-photo_folder.mkdir(exist_ok=True)
-for name in "ab":
-    (photo_folder / name).write_text("stands for a photo")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
 
 class Generator(keras.utils.PyDataset):
-    def __init__(self, seed, changing=False):
+    def __init__(self, number):
         super().__init__()
-        random = np.random.default_rng(seed)
-        self.table = pd.DataFrame({"filename": ["a", "b"], "label": ["cat", "dog"]})
-        self.folder, self.epoch = photo_folder, 0
+        random = np.random.default_rng(number)
         self.pixels = random.random((64, 8, 8, 3), dtype="float32")
-        self.changed, self.changing = self.pixels.copy(), changing
         self.answers = np.eye(2)[random.integers(0, 2, 64)]
+        self.filenames = [f"{number}.jpg" for number in range(64)]
+        self.labels = [["cat", "dog"][answer.argmax()] for answer in self.answers]
+        self.seed, self.epoch, self.settings = SEED, 0, {"batch_size": 16, "seed": SEED}
     def __len__(self):
         return 4
     def on_epoch_end(self):
         self.epoch += 1
     def __getitem__(self, index):
         rows = np.random.default_rng([SEED, self.epoch]).permutation(64)[16 * index :][:16]
-        if self.changing:  # one half anew in each epoch, the other half as in the epoch before
-            new = rows[(rows + self.epoch) % 2 == 0]
-            random = np.random.default_rng([SEED, self.epoch, index])
-            self.changed[new] = self.pixels[new] * random.uniform(0.8, 1.2, (len(new), 1, 1, 1))
-        return self.changed[rows], self.answers[rows]
+        return self.pixels[rows], self.answers[rows]
 
 def die():
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -64,9 +63,16 @@ class Accident(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if accident == "in mid-epoch" and self.epoch == 4 and batch == 2:
             die()
-        if accident == "the stop button" and self.epoch == 4 and batch == 2 and not stops:
+        first = accident == "the stop button, in the first epoch"
+        if first or accident == "the stop button" and self.epoch == 4 and batch == 2:
+            self.press_once()
+    def on_test_batch_begin(self, batch, logs=None):
+        if accident == "the stop button, in validation" and self.epoch == 4 and batch == 2:
+            self.press_once()
+    def press_once(self):
+        if not stops:
             stops.append(True)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 stops = []
 replace, replaced = os.replace, []
@@ -87,17 +93,23 @@ stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5,
     restore_best_weights=True)
 reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patience=2, factor=0.5)
 resume = resume_training.ResumeTraining(folder, stopping, reduction)
-train, validation = Generator(1, changing=True), Generator(2)
+train, validation = Generator(1), Generator(2)
 first_answer = train.answers[0].copy()
 for attempt in range(2):  # the second one after the stop button
-    first = resume.start(model, train, validation, epochs, {"seed": SEED})
+    first = resume.start(model, train, validation, epochs)
     try:
         history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
             callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping,
                 reduction, Accident()], shuffle=False, verbose=0)
         break
-    except KeyboardInterrupt:
-        print("stopped by hand")
+    except KeyboardInterrupt as stop:
+        print("only its sentence", stop._render_traceback_() == [str(stop)])
+        print("usual handler", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        print(type(stop).__name__, stop)
+        if len(resume.log):
+            best = resume.log["val_accuracy"].max()
+            print("stopped at the best", model.evaluate(validation, verbose=0)[1] == best)
+print("usual handler", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 print("history", len(history.history["val_accuracy"]), "log", len(resume.log))
 print("left out", 4 * len(resume.log) - int(model.optimizer.iterations.numpy()))
 print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_accuracy"].max())
@@ -106,12 +118,13 @@ print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_
 
 def run(script, folder, epochs, accident):
     """Run a training script in a process of its own."""
-    data = Path(__file__).resolve().parents[1] / "data"
+    root = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root / "notebooks"), str(root / "data")])
     return subprocess.run(
         [sys.executable, "-c", script, str(folder), str(epochs), accident],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(data)},
+        env=os.environ | {"PYTHONPATH": path},
         timeout=180,
     )
 
@@ -137,7 +150,8 @@ def undisturbed(tmp_path_factory):
     return log_of(folder), printed
 
 
-ACCIDENTS = ["in mid-epoch", "between two writes", "the stop button", "a full disk"]
+ACCIDENTS = ["in mid-epoch", "between two writes", "a full disk"]
+ACCIDENTS += ["the stop button", "the stop button, in validation"]
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
@@ -149,8 +163,12 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
 
     status, printed = train(folder, accident=accident)
     before = log_of(folder).head(4)
-    if accident == "the stop button":  # goes on in the same process, with the same model
-        assert status == 0 and "stopped by hand" in printed
+    if accident.startswith("the stop button"):  # goes on in the same process, with the same model
+        assert status == 0
+        sentence = "Training was stopped in epoch 5. The network is as it was after the best epoch"
+        assert f"\nTrainingStopped {sentence} so far. Run step 24 again" in printed
+        assert "stopped at the best True" in printed
+        assert printed.count("usual handler True") == 2 and "only its sentence True" in printed
     elif accident == "a full disk":  # trains to the end; later epochs are lost
         assert status == 0 and "Epoch 5 could not be saved in" in printed
         _, printed = train(folder)
@@ -167,6 +185,13 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
     assert log["learning_rate"].nunique() > 1, "the rate must have dropped for this to say much"
     assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.001)
     assert f"history {len(log)} log {len(log)}" in printed
+
+
+def test_a_training_stopped_in_its_first_epoch_says_how_to_begin_anew(tmp_path):
+    status, printed = train(tmp_path / "outputs", accident="the stop button, in the first epoch")
+    assert "\nTrainingStopped Training was stopped in its first epoch, so nothing is" in printed
+    assert "usual handler True" in printed and "only its sentence True" in printed
+    assert status != 0, "a network that is neither fresh nor saved must not be trained on"
 
 
 def test_weights_that_are_nan_are_not_saved(undisturbed, tmp_path):
@@ -257,7 +282,7 @@ def test_when_all_model_files_are_damaged_training_starts_anew_and_the_log_is_ke
 @pytest.mark.parametrize(
     ("piece", "change"),
     [
-        ("stands for a photo", "stands for another photo"),
+        ("train, validation = Generator(1)", "train, validation = Generator(3)"),
         ("patience=2, factor=0.5", "patience=2, factor=0.2"),
         ("layers.Dropout(0.25)", "layers.Dropout(0.5)"),
         ("8, 8, 3", "9, 9, 3"),
@@ -301,8 +326,9 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
     callback = ResumeTraining(tmp_path, None, None)
     callback.set_model(Model())
     callback.folder, callback.must_replay, callback.log = tmp_path, False, pd.DataFrame()
+    callback.epochs = 1
     callback.on_epoch_begin(0)
-    callback.on_epoch_end(0, {"val_accuracy": 0.5})
+    callback.on_epoch_end(0, dict.fromkeys(["loss", "accuracy", "val_loss", "val_accuracy"], 0.5))
     said = capsys.readouterr().out
     assert "could not be saved" in said and "No space left on device" in said
     assert file.read_bytes() == b"whole"
@@ -316,20 +342,150 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     assert "OUTPUT_FOLDER" in done.stderr
 
 
-def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
+def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
+    from resume_training import ResumeTraining
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    callback = ResumeTraining(tmp_path, None, None)
+    callback.set_model(SimpleNamespace(layers=()))
+    callback.must_replay, callback.log, done = False, pd.DataFrame(), []
+
+    def fit():
+        signal.raise_signal(signal.SIGINT)
+        done.append("after the first press")
+        signal.raise_signal(signal.SIGINT)
+        done.append("after the second press")
+
+    try:
+        callback.on_epoch_begin(0)
+        with pytest.raises(KeyboardInterrupt):
+            fit()
+        assert done == ["after the first press"]
+        callback.on_epoch_begin(0)
+        with pytest.raises(KeyboardInterrupt):  # training died of an error; something else runs
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def network(units=2, policy="float32", size=3, rate=0.001):
+    """Return a compiled network of one layer."""
     import keras
+
+    model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(units, dtype=policy)])
+    model.compile(keras.optimizers.RMSprop(rate), loss="mse")
+    return model
+
+
+def photos(fill=1, **settings):
+    """Return what the fingerprint looks at in a generator."""
+    settings = {"batch_size": 16, "seed": 7} | settings
+    pixels = np.full((2, 4, 4, 3), fill, np.uint8)
+    names = {"filenames": ["1.jpg", "2.jpg"], "labels": ["cat", "dog"]}
+    return SimpleNamespace(pixels=pixels, settings=settings, **names)
+
+
+def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
     from resume_training import fingerprint
 
-    def network(units=2, policy="float32", size=3):
-        model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(units, dtype=policy)])
-        model.compile("rmsprop", loss="mse")
-        return model
-
-    expected = fingerprint(network(), [], {"seed": 1})
-    assert fingerprint(network(policy="mixed_bfloat16"), [], {"seed": 1}) == expected
+    expected = fingerprint(network(), [photos()], {"patience": 1})
     trained = network()
+    assert fingerprint(trained, [photos()], {"patience": 1}) == expected
     trained.optimizer.learning_rate = 0.5
-    assert fingerprint(trained, [], {"seed": 1}) == expected
-    assert fingerprint(network(units=3), [], {"seed": 1}) != expected
-    assert fingerprint(network(size=4), [], {"seed": 1}) != expected
-    assert fingerprint(network(), [], {"seed": 2}) != expected
+    same = [(trained, photos()), (network(policy="mixed_bfloat16"), photos())]
+    assert {fingerprint(model, [them], {"patience": 1}) for model, them in same} == {expected}
+
+    renamed = photos()
+    renamed.labels = ["dog", "cat"]
+    others = [(network(units=3), photos()), (network(size=4), photos())]
+    others += [(network(rate=0.002), photos()), (network(), photos(fill=2))]
+    others += [(network(), photos(seed=8)), (network(), photos(batch_size=15))]
+    others += [(network(), renamed)]
+    names = {fingerprint(model, [them], {"patience": 1}) for model, them in others}
+    assert len(names) == len(others) and expected not in names
+    assert fingerprint(network(), [photos()], {"patience": 2}) != expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (8.4, "8 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),
+        (125, "2:05 min"),
+        (3599.6, "1:00 h"),
+        (6000, "1:40 h"),
+        (100_000, "27:46 h"),
+    ],
+)
+def test_durations_are_put_in_words(seconds, words):
+    from resume_training import in_words
+
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.00001])
+def test_the_line_of_an_epoch_is_short_and_easy_to_read(rate):
+    from resume_training import epoch_line
+
+    row = dict.fromkeys(["loss", "accuracy", "val_loss", "val_accuracy"], 0.5)
+    row |= {"epoch": 50, "seconds": 3599, "learning_rate": rate, "loss": 0.000012}
+    line = epoch_line(row, 50)
+    assert line == (
+        "epoch 50/50  59:59 min  loss 0.0000  accuracy 0.5000  "
+        f"val_loss 0.5000  val_accuracy 0.5000  rate {rate:.5f}"
+    )
+    assert len(epoch_line(row | {"epoch": 100, "val_loss": 12.5}, 100)) <= 110
+
+
+def test_how_long_it_takes_is_said_and_changes_nothing(capsys):
+    from resume_training import say_how_long
+
+    model = network()
+    before = model.get_weights()
+    batches = [(np.ones((4, 3)), np.ones((4, 2)))] * 3
+    say_how_long(model, batches, batches[:1], 0)
+    assert capsys.readouterr().out == "There is nothing left to train.\n"
+    say_how_long(model, batches, batches[:1], 1)
+    assert capsys.readouterr().out.startswith("Training will take about 0 s here: 1 epoch")
+    assert int(model.optimizer.iterations) == 0
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batches", "epochs", "said"),
+    [
+        ([0.3, 0.3] + [0.0] * 6, 10, 50, "about 0 s here: 50 epochs of about 0 s.\n"),
+        ([0.02] * 8, 500, 50, "switch off sleep"),
+    ],
+)
+def test_the_first_batches_do_not_count(monkeypatch, capsys, seconds, batches, epochs, said):
+    import keras
+    from resume_training import say_how_long
+
+    class Copy:
+        """Stands in for the copy of the network; each of its batches takes a known time."""
+
+        def __init__(self):
+            self.train_on_batch, self.test_on_batch = (self.taking(seconds) for _ in range(2))
+
+        trainable_variables = ()
+        optimizer = SimpleNamespace(build=lambda variables: None)
+
+        def compile_from_config(self, config):
+            pass
+
+        @staticmethod
+        def taking(seconds):
+            left = list(seconds)
+            return lambda photos, answers: time.sleep(left.pop(0))
+
+    monkeypatch.setattr(keras.models, "clone_model", lambda model: Copy())
+    model = SimpleNamespace(get_compile_config=dict)
+    say_how_long(model, [(0, 0)] * batches, [(0, 0)] * batches, epochs)
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("sleep" in printed) == ("sleep" in said)

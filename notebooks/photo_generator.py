@@ -61,7 +61,8 @@ class PhotoGenerator(keras.utils.PyDataset):
         brightness_range: all values of a photo are multiplied by a factor from this range.
         contrast_range: their distances from medium gray (127.5) are.
         channel_shift_range: red, green and blue are each raised or lowered by up to so many levels.
-        workers: threads that prepare batches while the network trains.
+        workers: threads that prepare batches while the network trains; where `threads_mix_epochs`,
+            there are none.
 
     Batches have the shape (batch size, height, width, 3), bytes from 0 to 255; with labels they
     are pairs of photos and one-hot answers, float32 of the shape (batch size, number of classes).
@@ -97,7 +98,7 @@ class PhotoGenerator(keras.utils.PyDataset):
         channel_shift_range=0,
         workers=2,
     ):
-        super().__init__(workers=workers)
+        super().__init__(workers=1 if threads_mix_epochs() else workers)
         for column in [x_col] if y_col is None else [x_col, y_col]:
             if column not in dataframe:
                 raise ValueError(
@@ -230,6 +231,20 @@ def load_once(directory, filenames, size):
         pixels.flags.writeable = False
         PHOTOS_IN_MEMORY[key] = pixels
     return pixels
+
+
+def threads_mix_epochs():
+    """Return whether Keras would train on batches that its threads had made for an earlier epoch.
+
+    On JAX, on PyTorch and on several GPUs, `fit` takes a batch to build the network by, then starts
+    the epoch anew. Keras 3.15 keeps what its threads had made by then, about ten batches, and every
+    epoch leaves as many to the next. It has no threads of its own where `workers` is 1.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return tf.distribute.has_strategy()
 
 
 def factors(name, value):

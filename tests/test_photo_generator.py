@@ -276,3 +276,42 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
     theirs = np.load(tmp_path / "photos.npy").astype(int)
     difference = np.abs(theirs - epoch_of(make(folder, shuffle=True, **CHANGES)))
     assert (difference > 1).mean() < 0.001 and difference.mean() < 0.1
+
+
+def test_several_devices_and_other_backends_get_no_batches_of_an_earlier_epoch(folder, monkeypatch):
+    assert make(folder, 1).workers == 2
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert make(folder, 1).workers == 1
+    monkeypatch.undo()
+
+    # One processor must pass for two devices, so this runs in a process of its own.
+    script = (
+        "import os, sys, pandas as pd, tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"
+        "tf.config.set_logical_device_configuration(cpu, two)\n"
+        "import hardware, keras\n"
+        "from photo_generator import PhotoGenerator\n"
+        "hardware.use_all_gpus(['cpu:0', 'cpu:1'])\n"
+        "df = pd.DataFrame({'filename': sorted(os.listdir(sys.argv[1])), 'label': 'cat'})\n"
+        "options = {'directory': sys.argv[1], 'target_size': (6, 6), 'batch_size': 2}\n"
+        "options |= {'y_col': 'label', 'classes': ['cat', 'dog']}\n"
+        "dense = keras.layers.Dense(2, use_bias=False, kernel_initializer='ones')\n"
+        "layers = [keras.Input((6, 6, 3)), keras.layers.GlobalAveragePooling2D(), dense]\n"
+        "model = keras.Sequential(layers)\n"
+        "model.compile(keras.optimizers.SGD(0.0), loss='mae', metrics=['mae'])\n"
+        "history = model.fit(PhotoGenerator(df, **options), shuffle=False, epochs=2, verbose=0,\n"
+        "    validation_data=PhotoGenerator(df, **options)).history\n"
+        "print([round(error, 2) for error in history['mae'] + history['val_mae']])\n"
+    )
+    # A gray of n gives 3 n twice, and the answer is 1 and 0: 3 n - 0.5 on average.
+    grays = {f"{n}.png": saved(Image.new("RGB", (6, 6), (n,) * 3), "PNG") for n in range(1, 64)}
+    path = os.pathsep.join(str(ROOT / name) for name in ["data", "notebooks"])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(write(folder / "grays", grays))],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "TF_NUM_INTEROP_THREADS": "8"},
+        timeout=300,
+    )
+    assert done.stdout.splitlines()[-1:] == [str([3 * 32 - 0.5] * 4)], done.stderr

@@ -174,15 +174,12 @@ def download(address, part, size, timeout):
     except (TimeoutError, requests.Timeout) as problem:
         raise FetchError(f"no answer within {timeout:g} seconds") from problem
     except requests.exceptions.SSLError as problem:
-        reason = "its certificate" if "certificate" in str(problem).lower() else "the connection"
+        found = "its certificate is" if "certificate" in str(problem).lower() else "the line is"
         raise FetchError(
-            f"{reason} is not safe; set the clock right, or ask who runs your network or your "
-            "virus scanner"
+            f"{found} not safe; is the clock right, who runs the network?"
         ) from problem
     except requests.exceptions.ProxyError as problem:
-        raise FetchError(
-            "the proxy that your settings name, as in HTTPS_PROXY, does not answer"
-        ) from problem
+        raise FetchError("the proxy of your settings (HTTPS_PROXY) does not answer") from problem
     except requests.RequestException as problem:
         arrived = size_of(part) > before
         raise FetchError("it broke off" if arrived else "it cannot be reached") from problem

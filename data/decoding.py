@@ -36,11 +36,7 @@ def decode(path, size):
     that is much faster. Raises BadPhoto for a file that cannot be decoded; OSError where it
     cannot be read and MemoryError where memory is short, which says nothing about the photo.
     """
-    return decode_bytes(path.read_bytes(), size)
-
-
-def decode_bytes(data, size):
-    """Return the photo in `data`, the bytes of its file; see `decode`."""
+    data = path.read_bytes()
     if not data:
         raise BadPhoto("empty file")
     try:

@@ -63,11 +63,11 @@ def move_new(here, there):
         try:
             os.link(here, there)
             return os.unlink(here)
-        except FileExistsError:
-            raise
-        except OSError:  # no hard links there
+        except OSError:  # no hard links there, or something is there
             pass
     if os.path.lexists(there):
+        if os.name != "nt" and there.exists() and os.path.samefile(here, there):
+            return os.unlink(here)  # a run was stopped between the two steps
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
     os.rename(here, there)  # of a folder, or on Windows, this replaces nothing
 

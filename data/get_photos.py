@@ -36,6 +36,7 @@ import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -173,14 +174,14 @@ def get_photos(folder, source="auto", timeout=TIMEOUT):
 
 def explained(problem, folder):
     """Return a PhotosError that says in a sentence what an OSError means."""
-    path = str(problem.filename or folder)
-    advice = "Check that it may be read and written"
+    path, advice = str(problem.filename or folder), "Check that it may be read and written"
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "Make room, so that the disk is not full"
     elif problem.errno == errno.ENAMETOOLONG or (os.name == "nt" and len(path) >= 260):
-        advice = "The name is too long for this system: choose a folder with a shorter path"
-    reason = problem.strerror or problem
-    return PhotosError(f"Reading or writing {path} failed: {reason}. {advice}, then run again.")
+        advice = "Choose a folder with a shorter path"
+    return PhotosError(
+        f"Reading or writing {path} failed: {why(problem)}. {advice}, then run again."
+    )
 
 
 def title(source):
@@ -325,12 +326,9 @@ def archives_in(folder, source, missing):
                     f"both into {folder}; https://www.kaggle.com/c/dogs-vs-cats/data has them."
                 )
     used = [path for part in PARTS for path in part_folders(folder, part)]
+    strangers = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
     strangers = [
-        path
-        for path in sorted(folder.iterdir())
-        if (path.suffix.lower() == ".zip" or path.is_dir())
-        and path.name[0] not in "._"
-        and path not in used
+        p for p in strangers if p.suffix.lower() == ".zip" or (p.is_dir() and p not in used)
     ]
     if source == "auto" and strangers:
         print(printable(f"Left alone, as it is none of the known archives: {listed(strangers)}"))
@@ -392,12 +390,12 @@ def record(work, source):
     keys = [f"{part}/{name}" for part in PARTS for name in photo_names(work / part)]
     files = {key: content_of(work / key) for key in keys}
     write_json(work / NOTE, {"sets": [{"source": source, "files": files}]})
-    if (work / ANSWERS).exists():
+    if source != "kaggle" and (work / ANSWERS).exists():
         table = io.StringIO()
         rows = csv.writer(table)
         rows.writerow(("filename", "label", "content"))
         for name, (label, _) in read_answers(work / ANSWERS).items():
-            rows.writerow((name, label, files[f"test1/{name}"]))
+            rows.writerow((name, label, files.get(f"test1/{name}")))
         write_aside(work / ANSWERS, table.getvalue())
 
 
@@ -416,21 +414,30 @@ def clear_up(folder):
     """
     if (folder / UNFINISHED).is_dir():
         shutil.rmtree(folder / UNFINISHED)
+    old = read_json(folder / NOTE)  # of earlier versions: the source and the numbers of photos
+    counts = {part: len(photo_names(folder / part)) for part in PARTS}
+    if old.get("source") in [*SOURCES] and old.items() >= counts.items():
+        with suppress(ValueError):  # answers that are none
+            record(folder, old["source"])
     new = folder / FINISHED
     if not new.is_dir():
         return
-    sets = read_sets(new)
-    for part in PARTS:
-        for place in part_folders(folder, part):
-            for name in photo_names(place) if (new / part).is_dir() else ():
-                here, moved = new / part / name, any(f"{part}/{name}" in s["files"] for s in sets)
+    sets, known = read_sets(new), read_sets(folder)
+    for part in PARTS if sets else ():
+        for place in part_folders(folder, part) if (new / part).is_dir() else ():
+            for name in photo_names(place):
+                here, moved = new / part / name, f"{part}/{name}" in sets[0]["files"]
                 if not (os.path.samefile(here, place / name) if here.exists() else moved):
                     raise in_the_way(place, new)
-    known = read_sets(folder)
     write_json(folder / NOTE, {"sets": known + [one for one in sets if one not in known]})
+    there = folder
     try:
         if (new / ANSWERS).exists():
-            move_new(new / ANSWERS, free_name(folder, (new / ANSWERS).read_bytes()))
+            answers = free_name(folder, (new / ANSWERS).read_bytes())
+            if answers.exists():
+                (new / ANSWERS).unlink()
+            else:
+                move_new(new / ANSWERS, answers)
         # The photos for training come last: whoever sees them sees the rest as well.
         for part in ("test1", "train"):
             here, there = new / part, folder / part
@@ -592,22 +599,23 @@ def find_answers(folder, contents):
     arrived = any(
         s["files"].get(f"test1/{n}") == tests[n] for s in read_sets(folder) for n in tests
     )
+    unused = []
     for path in sorted(folder.glob(ANSWERS.replace(".", "*.")), reverse=True):
         try:
             answers = read_answers(path)
         except ValueError as problem:
-            print(
-                printable(
-                    f"{path} is not used: {problem}. Save it as a table with commas (CSV), in "
-                    "UTF-8, with the columns filename and label and the labels cat and dog."
-                )
+            unused.append(
+                f"{path} is not used: {problem}. Save it as a table with commas (CSV), in UTF-8, "
+                "with the columns filename and label and the labels cat and dog."
             )
             continue
         ties = {answers.get(name, ("", ""))[1] == text for name, text in tests.items()}
         by_name = not arrived and all(answers.get(name, ("", ""))[1] is None for name in tests)
         if ties == {True} or by_name:
             return path
-        print(printable(f"{path} is not used, as it has no answers to some of these photos."))
+        unused.append(f"{path} is not used, as it has no answers to some of these photos.")
+    for text in unused:
+        print(printable(text))
     return None
 
 

@@ -113,6 +113,24 @@ def test_what_appears_while_a_file_is_moved_is_not_overwritten(tmp_path):
 
 
 @posix
+def test_a_move_that_was_stopped_between_its_two_steps_goes_on(tmp_path):
+    write(tmp_path, {"a.part": b"fetched"})
+    os.link(tmp_path / "a.part", tmp_path / "a")
+    files.move_new(tmp_path / "a.part", tmp_path / "a")
+    assert content(tmp_path) == {"a": b"fetched"}
+
+
+def test_the_same_answers_need_no_second_file(tmp_path):
+    folder = tmp_path / "data"
+    for _ in range(2):
+        photos = get_photos.get_photos(folder, "practice")
+        assert photos.answers_file == folder / "test1_answers.csv"
+        move(folder, tmp_path / "away", "train", "test1")
+        shutil.rmtree(tmp_path / "away")
+    assert [path.name for path in folder.glob("*.csv")] == ["test1_answers.csv"]
+
+
+@posix
 def test_without_hard_links_nothing_is_overwritten_either(tmp_path, monkeypatch):
     def none(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -318,6 +336,16 @@ def test_sets_moved_away_and_back_keep_their_source_and_answers(with_answers, tm
         assert photos.source == source and photos.are_drawings == (source == "practice")
         assert answers_of(photos) == expected[source]
         move(folder, tmp_path / source, *names)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_note_of_an_earlier_version_is_made_exact(own, tmp_path):
+    StandIn.draw_practice_set(tmp_path)
+    old = {"source": "practice", "answers": True, "train": 40, "test1": 2 - own}
+    write(tmp_path, {"photos_source.json": json.dumps(old).encode()})
+    photos = get_photos.get_photos(tmp_path)
+    assert photos.source == ("folder" if own else "practice")
+    assert photos.answers_file.read_bytes().startswith(b"filename,label" + b",content" * (not own))
 
 
 def test_the_note_names_each_file_with_its_size_and_a_checksum(tmp_path):
@@ -595,13 +623,13 @@ def test_a_certificate_that_fails_and_a_proxy_that_is_dead_are_named(tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(requests, "get", fails)
-        with pytest.raises(archives.FetchError, match="its certificate is not safe; set the clock"):
+        with pytest.raises(archives.FetchError, match="its certificate is not safe; is the clock"):
             archives.download("https://localhost/x.zip", tmp_path / "x.part", 9, 5)
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(archives.FetchError, match="the proxy that your settings name"):
+    with pytest.raises(archives.FetchError, match="the proxy of your settings"):
         archives.download("http://photos.invalid/x.zip", tmp_path / "x.part", 9, 5)
 
 

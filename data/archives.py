@@ -6,6 +6,7 @@ when the photos lie there already.
 
 import errno
 import hashlib
+import lzma
 import os
 import queue
 import re
@@ -23,9 +24,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from files import move_new
+
 TIMEOUT = 15  # seconds that a server may keep us waiting
 BLOCK = 16 * 1024  # bytes fetched at a time; a server must send as many within the timeout
 LARGEST_FILE, LARGEST_TOTAL = 256 * 2**20, 10 * 2**30  # bytes that an archive may unpack to
+LONGEST_NAME = 200  # characters; photos need a dozen, and systems take 255 at most
 LARGEST_RATIO = 100  # times the archive's own size; photos hardly shrink at all
 
 TRAIN_NAME = re.compile(r"(cat|dog)\.([0-9]+)\.\w+", re.ASCII | re.IGNORECASE)  # cat.0.jpg
@@ -42,6 +46,9 @@ KAGGLE_HELP = (
 class PhotosError(Exception):
     """Step 0 cannot go on; the message says what was found, where, and what to do."""
 
+    def __init__(self, message):
+        super().__init__(printable(message))
+
     def _render_traceback_(self):
         """Return the lines that IPython shows: just the message, no traceback."""
         return [str(self)]
@@ -49,6 +56,13 @@ class PhotosError(Exception):
 
 class FetchError(Exception):
     """A download that did not work; the message is the reason in a few words."""
+
+
+def printable(text):
+    """Return a text with what the terminal or notebook cannot show written as \\u1234."""
+    for encoding in (getattr(sys.stdout, "encoding", None) or "utf-8", "utf-8"):
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 class DamagedDownload(FetchError):
@@ -66,6 +80,7 @@ class Source:
     addresses: tuple = ()
     size: int = 0
     sha256: str = ""
+    also: str = ""  # another name of the archive
 
 
 # --- Fetching ------------------------------------------------------------------------------------
@@ -88,7 +103,8 @@ def fetch(folder, spec, timeout=TIMEOUT):
     """Fetch the archive of a Source into `folder`, trying each address, and return its path.
 
     The archive grows as NAME.part, is checked, and gets its name at the end; what an earlier
-    try or run has brought is resumed. Raises FetchError with the reason for each address.
+    try or run has brought is resumed. Raises FetchError with the reason for each address, and
+    PhotosError when the disk is too small or the archive has come by another way meanwhile.
     """
     part = folder / f"{spec.archive}.part"
     if size_of(part) > spec.size:
@@ -103,8 +119,13 @@ def fetch(folder, spec, timeout=TIMEOUT):
                 if before != spec.size:
                     download(address, part, spec.size, timeout)
                 verify(part, spec)
-                os.replace(part, folder / spec.archive)
+                move_new(part, folder / spec.archive)
                 return folder / spec.archive
+            except FileExistsError as problem:
+                raise PhotosError(
+                    f"{folder / spec.archive} appeared while the same was being fetched as {part}. "
+                    "Nothing was overwritten: delete one of the two, then run this again."
+                ) from problem
             except DamagedDownload as problem:
                 reason = problem
                 part.unlink(missing_ok=True)
@@ -152,6 +173,13 @@ def download(address, part, size, timeout):
         raise FetchError(f"{response.status_code} {response.reason}") from problem
     except (TimeoutError, requests.Timeout) as problem:
         raise FetchError(f"no answer within {timeout:g} seconds") from problem
+    except requests.exceptions.SSLError as problem:
+        found = "its certificate is" if "certificate" in str(problem).lower() else "the line is"
+        raise FetchError(
+            f"{found} not safe; is the clock right, who runs the network?"
+        ) from problem
+    except requests.exceptions.ProxyError as problem:
+        raise FetchError("the proxy of your settings (HTTPS_PROXY) does not answer") from problem
     except requests.RequestException as problem:
         arrived = size_of(part) > before
         raise FetchError("it broke off" if arrived else "it cannot be reached") from problem
@@ -222,11 +250,15 @@ ZIP_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
     NotImplementedError,
+    lzma.LZMAError,
     RuntimeError,
     ValueError,
     struct.error,
     zlib.error,
 )
+
+# Kaggle's two archives and the parts they hold; test.zip is that of its competition "Redux".
+HALVES = {"train.zip": "train", "test1.zip": "test1", "test.zip": "test1"}
 
 # A file in an archive: `open()` gives its content; `path` is None unless it lies in a folder.
 Entry = namedtuple("Entry", "name size open path")
@@ -237,27 +269,37 @@ def unpack(archives, work, wanted):
 
     An archive is a zip file or the folder that one was unpacked to. Where a photo goes is worked
     out by `place`, so that no path in an archive is ever written to. Raises PhotosError for
-    archives that are cut short, damaged or unsafe.
+    archives that are cut short, damaged or unsafe, and when not all of their photos have arrived.
     """
-    archives = list(archives)
+    archives, sizes = list(archives), {}
     for archive in archives:  # the list grows: Kaggle's archive has train.zip and test1.zip in it
         with open_archive(archive) as entries:
             need_space(work, sum(entry.size for entry in entries), archive.name)
             with Progress(f"Unpacking {archive.name}", len(entries)) as progress:
                 for entry in entries:
-                    path = PurePosixPath(entry.name)
-                    if path.name in ("train.zip", "test1.zip") and "__MACOSX" not in path.parts:
-                        if path.stem in wanted:
-                            archives.append(entry.path or work / path.name)
+                    path = PurePosixPath(entry.name.lower())
+                    if path.name in HALVES and "__macosx" not in path.parts:
+                        if HALVES[path.name] in wanted:
+                            inner = entry.path or work / path.name
                             if not entry.path:
-                                copy_entry(entry, work / path.name)
+                                copy_entry(entry, inner)
+                            if inner not in archives:
+                                archives.append(inner)
                     else:
                         target = place(f"{archive.stem}/{entry.name}")
                         if target and target.parts[0] in wanted:
                             copy_entry(entry, work / target)
+                            sizes[work / target] = entry.size
                     progress.add(1)
         if archive.parent == work:
             archive.unlink()
+    lost = [path.name for path, size in sizes.items() if not path.exists() or size_of(path) != size]
+    if lost:
+        raise PhotosError(
+            f"{len(lost):,} of {len(sizes):,} photos, {lost[0]} among them, were gone from {work} "
+            "as soon as they were unpacked, so nothing was kept. See whether another program, such "
+            "as a virus scanner, works there, then run this again."
+        )
 
 
 @contextmanager
@@ -281,8 +323,13 @@ def open_archive(path):
                 Entry(name_in(info), info.file_size, partial(archive.open, info), None)
                 for info in infos
             ]
+    except NotImplementedError as problem:
+        raise PhotosError(
+            f"{path} is packed in a way that Python cannot unpack ({problem}). Unpack it with "
+            f"another program, put the folder {path.stem} beside it, and move {path.name} away."
+        ) from problem
     except (*ZIP_ERRORS, OSError) as problem:
-        if isinstance(problem, OSError) and problem.errno != errno.EINVAL:
+        if isinstance(problem, OSError) and problem.errno not in (None, errno.EINVAL):
             raise  # a full disk, say; "invalid argument" means a place that the archive lacks
         with open(path, "rb") as file:
             is_page = file.read(200).lstrip().startswith(b"<")
@@ -308,6 +355,8 @@ def refuse_unsafe(path, infos):
             reason = f"{info.filename} in it points outside the folder"
         elif stat.S_ISLNK(info.external_attr >> 16):
             reason = f"{info.filename} in it is a link"
+        elif len(name.name) > LONGEST_NAME:
+            reason = f"{info.filename[:60]}… in it has a name of {len(name.name):,} characters"
         elif info.flag_bits & 1:
             reason = f"{info.filename} in it is encrypted"
         elif info.file_size > LARGEST_FILE and name.suffix != ".zip":

@@ -4,12 +4,25 @@
 """
 
 import io
+import re
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 ROWS_NEEDED = 0.75  # a JPEG that is cut short is kept with at least this share of its rows
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+CHECK = f"2, Pillow {PIL.__version__}"  # whose verdicts hold; count up when the rules change
+
+Image.init()
+NO_PHOTOS = {  # icons, maps, films, page descriptions (one starts a program), vague signatures
+    *("BUFR", "CUR", "EPS", "FITS", "FLI", "GBR", "GRIB", "HDF5", "ICNS", "ICO", "IM", "IMT"),
+    *("IPTC", "MCIDAS", "MPEG", "MSP", "PCD", "PIXAR", "SPIDER", "WMF", "XBM", "XPM", "XVTHUMB"),
+}
+FORMATS = [name for name in Image.OPEN if name not in NO_PHOTOS]  # of these, MPO is JPEG
+
+PADDING = b"\x55" * 64  # put behind a JPEG's data; it shows only where data was missing
+SEGMENT = re.compile(rb"\xff+([\xc0-\xfe])(..)", re.DOTALL)  # of the header: marker, length
+SCAN_END = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # the first marker behind pixels
 
 
 class BadPhoto(Exception):
@@ -20,28 +33,31 @@ def decode(path, size):
     """Return the photo at `path` as an RGB picture; one larger than `size` stays at least that.
 
     A large JPEG is decoded at a half, a quarter or an eighth of its size where that is enough:
-    that is much faster. Raises BadPhoto.
+    that is much faster. Raises BadPhoto for a file that cannot be decoded; OSError where it
+    cannot be read and MemoryError where memory is short, which says nothing about the photo.
     """
+    data = path.read_bytes()
+    if not data:
+        raise BadPhoto("empty file")
     try:
-        data = path.read_bytes()
-        if not data:
-            raise BadPhoto("empty file")
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        kind = picture.format
+        is_jpeg = picture.format in ("JPEG", "MPO")
         try:
             picture.draft("RGB", (max(size), max(size)))  # square, as EXIF may turn the photo
             picture.load()
-        except OSError:
-            if kind not in ("JPEG", "MPO"):
+            if is_jpeg and gray_rows(picture.crop((0, picture.height - 1, *picture.size))):
+                picture = mend(data)
+        except OSError as problem:
+            if "memory" in str(problem):  # Pillow's decoders have no MemoryError
+                raise MemoryError(str(problem)) from problem
+            if not is_jpeg:
                 raise
             picture = mend(data)
         return to_rgb(upright(picture))
-    except BadPhoto:
+    except (BadPhoto, MemoryError):
         raise
-    except FileNotFoundError:
-        raise BadPhoto("there is no such file") from None
     except UnidentifiedImageError:
-        raise BadPhoto("not a picture") from None
+        raise BadPhoto("not a picture that Pillow can decode") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadPhoto("too many pixels for a photo") from None
     except Exception as problem:  # decoders raise all kinds of errors, and each is a verdict
@@ -49,19 +65,44 @@ def decode(path, size):
 
 
 def mend(data):
-    """Return as much of a JPEG that is cut short as is there; raise BadPhoto if too little.
+    """Return a JPEG without the rows that are missing; raise BadPhoto if these are too many.
 
-    With an end marker put behind it, the decoder fills what is missing with medium gray. The rows
-    at the bottom that are mostly of this color are cut off.
+    What is missing, the decoder fills with medium gray. So it is where the bottom is gray and
+    something put behind the data changes the picture. Rows that are mostly gray are cut off.
     """
-    picture = Image.open(io.BytesIO(data + b"\xff\xd9"), formats=FORMATS)
-    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
-    gray = ((pixels >= 127) & (pixels <= 129)).all(axis=2)
-    filled = (gray.mean(axis=1) < 0.5).nonzero()[0]
-    rows = int(filled.max(initial=-1)) + 1
+    end = scan_end(data)
+    picture = opened(data)
+    padded = opened(data[:end] + PADDING + data[end:])
+    if np.array_equal(np.asarray(picture), np.asarray(padded)):
+        return picture  # every row is there, gray or not
+    rows = picture.height - gray_rows(picture)
     if rows < ROWS_NEEDED * picture.height:
         raise BadPhoto(f"cut short: {rows} of {picture.height} rows are there")
     return picture.crop((0, 0, picture.width, rows))
+
+
+def opened(data):
+    """Return the picture in a JPEG that need not have an end marker."""
+    return Image.open(io.BytesIO(data + b"\xff\xd9"), formats=("JPEG",))
+
+
+def scan_end(data):
+    """Return where the pixels of a JPEG end: those of the first pass, if it has several."""
+    place = 2
+    while segment := SEGMENT.match(data, place):  # one after the other, up to the pixels
+        place = segment.start(2) + int.from_bytes(segment[2], "big")
+        if segment[1] == b"\xda":
+            break
+    end = SCAN_END.search(data, place)
+    return end.start() if end else len(data)
+
+
+def gray_rows(picture):
+    """Return how many rows at the bottom are mostly of the gray that stands for nothing."""
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
+    gray = ((pixels >= 127) & (pixels <= 129)).all(axis=2)
+    filled = (gray.mean(axis=1) < 0.5).nonzero()[0]
+    return picture.height - 1 - int(filled.max(initial=-1))
 
 
 def upright(picture):

@@ -13,9 +13,9 @@ test1_answers.csv.
 
 Three promises:
 
-* Nothing of the reader's is deleted or overwritten.
-* New photos are put together in a folder aside and renamed at the end. A run that was stopped
-  at any moment is finished or cleared away by the next one.
+* Nothing of the reader's is deleted or overwritten, whenever it appeared.
+* New photos are put together in a folder aside and moved at the end. A run that was stopped
+  at any moment is finished or cleared away by the next one; of two at once, one waits.
 * A file of the right name is left out only when it cannot be decoded, never for its header. A
   JPEG that is cut short is kept when at least three quarters of its rows are there; the missing
   ones are cut off.
@@ -23,20 +23,26 @@ Three promises:
 
 import argparse
 import csv
+import errno
+import io
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from archives import (
+    HALVES,
     TEST_NAME,
     TIMEOUT,
     TRAIN_NAME,
@@ -48,9 +54,11 @@ from archives import (
     fetch,
     fetch_from_kaggle,
     is_junk,
+    printable,
     unpack,
 )
-from decoding import BadPhoto, decode
+from decoding import CHECK, BadPhoto, decode
+from files import move_new, one_run_at_a_time, write_aside
 from PIL import Image
 
 SOURCES = {
@@ -59,6 +67,7 @@ SOURCES = {
         help="all 37,500 photos (812 MB); needs a Kaggle account and the package kagglehub",
         archive="dogs-vs-cats.zip",
         unpacked="dogs-vs-cats",
+        also="dogs-vs-cats-redux-kernels-edition.zip",
     ),
     "microsoft": Source(
         title="Microsoft's copy of the 25,000 labeled photos",
@@ -91,23 +100,28 @@ SOURCES = {
 AUTO_HELP = "what lies in the folder already, else google, else practice"
 
 PARTS = {"train": TRAIN_NAME, "test1": TEST_NAME}
+FOLDERS = {"train": ("train",), "test1": ("test1", "test")}  # names, in any case, of a part
 OTHER_PART = {"train": "test1", "test1": "train"}
+COPY = re.compile(r"( \(\d+\)| - copy| copy)+(?=\.zip$|$)")  # what browsers add to a name
 TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabeled part, and how it is drawn
+NEEDED = 5  # cats, and dogs, for the notebook to run to its end
 BATCH = 64  # photos that a thread takes at a time
 
 # Beside train and test1 in the photos' folder:
 ANSWERS, NOTE, VERDICTS = "test1_answers.csv", "photos_source.json", "checked_photos.json"
-UNFINISHED, FINISHED = ".get_photos_unfinished", ".get_photos_finished"
+UNFINISHED, FINISHED = ".get_photos_unfinished", "get_photos_finished"
 
 
 @dataclass
 class Photos:
     """What step 0 found.
 
-    `source` is a key of SOURCES, or "folder" for photos that the reader put there. The lists
-    hold the names of the files that can be decoded, in numeric order; `left_out` maps the
-    others ("train/cat.666.jpg") to a reason. `answers_file` is a CSV with the columns filename
-    and label for the photos of test1, or None where the answers are not known.
+    `source` is a key of SOURCES, or "folder" for photos that the reader put there and for a
+    mixture; `sources` maps these to numbers of photos. The lists hold the names of the files that
+    can be decoded, in numeric order; `left_out` maps the others ("train/cat.666.jpg") to a
+    reason. `answers_file` is a CSV with the columns filename and label for the photos of test1,
+    or None where the answers are not known. `arrived` has the number of files that had arrived
+    for each part, where known.
     """
 
     source: str
@@ -117,11 +131,13 @@ class Photos:
     test_files: list = field(repr=False)
     answers_file: Path | None
     left_out: dict = field(repr=False)
+    sources: dict = field(repr=False)
+    arrived: dict = field(repr=False)
 
     @property
     def are_drawings(self):
-        """Whether these are the drawings of the practice set rather than photos."""
-        return self.source == "practice"
+        """Whether most of these are the drawings of the practice set rather than photos."""
+        return 2 * self.sources.get("practice", 0) > sum(self.sources.values())
 
 
 # --- The one call of step 0 ----------------------------------------------------------------------
@@ -133,33 +149,80 @@ def get_photos(folder, source="auto", timeout=TIMEOUT):
     `source` is "auto" or a key of SOURCES; a server gets `timeout` seconds to answer. Raises
     PhotosError, with one clear message, when there is something that the reader has to do.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if source not in ("auto", *SOURCES):
         raise PhotosError(f"There is no source {source!r}; choose auto, {', '.join(SOURCES)}.")
     try:
-        clear_up(folder)
-        missing = [part for part in PARTS if not find_part(folder, part)]
-        if missing:
-            arrive(folder, source, missing, timeout)
-        elif source not in ("auto", there := read_note(folder).get("source", "folder")):
-            raise PhotosError(
-                f"{folder} already holds photos ({title(there)}), and nothing was overwritten. To "
-                f"get {title(source)}, choose another folder or move train and test1 elsewhere."
-            )
-        photos = check_photos(folder)
+        must_be_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_run_at_a_time(folder):
+            clear_up(folder)
+            missing = [part for part in PARTS if not find_part(folder, part)]
+            if missing:
+                arrive(folder, source, missing, timeout)
+            photos = check_photos(folder)
     except OSError as problem:
+        raise explained(problem, folder) from problem
+    if not missing and source not in ("auto", photos.source):
         raise PhotosError(
-            f"Reading or writing {problem.filename or folder} failed: "
-            f"{problem.strerror or problem}. Check that the folder may be written to and that the "
-            "disk is not full, then run this again."
-        ) from problem
+            f"{folder} already holds photos ({origin(photos)}), and nothing was overwritten. To "
+            f"get {title(source)}, choose another folder or move train and test1 elsewhere."
+        )
     report(photos, folder)
     return photos
+
+
+def explained(problem, folder):
+    """Return a PhotosError that says in a sentence what an OSError means."""
+    path, advice = str(problem.filename or folder), "Check that it may be read and written"
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "Make room, so that the disk is not full"
+    elif problem.errno == errno.ENAMETOOLONG or (os.name == "nt" and len(path) >= 260):
+        advice = "Choose a folder with a shorter path"
+    return PhotosError(
+        f"Reading or writing {path} failed: {why(problem)}. {advice}, then run again."
+    )
 
 
 def title(source):
     """Return a source's name in words."""
     return SOURCES[source].title if source in SOURCES else "put there by hand"
+
+
+def origin(photos):
+    """Return in words where photos came from; of a mixture, with numbers."""
+    if len(photos.sources) < 2:
+        return title(photos.source)
+    return "; ".join(f"{count:,}: {title(name)}" for name, count in photos.sources.items())
+
+
+def must_be_folder(path):
+    """Raise PhotosError if something other than a folder lies there, such as a dangling link."""
+    if os.path.lexists(path) and not path.is_dir():
+        if path.exists():
+            raise PhotosError(f"{path} is a file, not a folder. Move it elsewhere.")
+        raise PhotosError(
+            f"{path} is a link to a place that is not there ({os.readlink(path)}). Connect the "
+            "disk that it leads to, or delete the link, then run this again."
+        )
+
+
+def named(folder, *names):
+    """Return what lies in `folder` under one of these names, in any case; the likeliest first.
+
+    Copies, such as "train (1).zip", come last. Raises PhotosError for a dangling link.
+    """
+    found = {path: COPY.sub("", path.name.lower()) for path in folder.iterdir()}
+    found = {path: name for path, name in found.items() if name in names}
+    for path in found:
+        if not path.exists():
+            must_be_folder(path)
+    return sorted(found, key=lambda path: (path.name not in names, names.index(found[path]), path))
+
+
+def part_folders(folder, part):
+    """Return what may be the folder of a part: train, Train; test1, Test1, test."""
+    return [path for path in named(folder, *FOLDERS[part]) if path.name.lower() in FOLDERS[part]]
 
 
 def find_part(folder, part):
@@ -168,21 +231,22 @@ def find_part(folder, part):
     Unpacking by hand often gives train/train/, which is found as well. Raises PhotosError when
     something else lies there, since the reader may need it.
     """
-    outer = folder / part
-    if outer.exists() and not outer.is_dir():
-        raise PhotosError(f"{outer} is a file, not a folder. Move it elsewhere.")
-    others = 0
-    for candidate in (outer, outer / part):
-        names = photo_names(candidate)
-        if any(PARTS[part].fullmatch(name) for name in names):
-            return candidate
-        others += sum(name != part for name in names)
-    if others:
-        example = "cat.0.jpg or dog.0.jpg" if part == "train" else "1.jpg"
-        raise PhotosError(
-            f"{outer} holds {others:,} files or folders, but no photo with a name like {example}. "
-            "Rename the photos, or move the folder elsewhere so that new ones can be put there."
-        )
+    for outer in part_folders(folder, part):
+        if outer.name.lower() == part:
+            must_be_folder(outer)
+        others = 0
+        for candidate in (outer, outer / outer.name):
+            names = photo_names(candidate)
+            if any(PARTS[part].fullmatch(name) for name in names):
+                return candidate
+            others += sum(name != outer.name for name in names)
+        if others and outer.name.lower() == part:
+            example = "cat.0.jpg or dog.0.jpg" if part == "train" else "1.jpg"
+            raise PhotosError(
+                f"{outer} holds {others:,} files or folders, but no photo with a name like "
+                f"{example}. Rename the photos and put them right into it, or move the folder "
+                "elsewhere so that new ones can be put there."
+            )
     return None
 
 
@@ -196,8 +260,13 @@ def photo_names(folder):
 
 def arrive(folder, source, missing, timeout):
     """Fill the parts `missing` of `folder` from archives that lie there, or from `source`."""
-    folder.mkdir(parents=True, exist_ok=True)
     name, archives = archives_in(folder, source, missing)
+    for path in (path for part in missing for path in part_folders(folder, part)):
+        if path.stat().st_dev != folder.stat().st_dev:
+            raise PhotosError(
+                f"{path} lies on another disk than {folder}. Choose a folder on that disk for all "
+                "the photos, or delete the link, then run this again."
+            )
     if not archives and len(missing) == 1:
         part, there = missing[0], folder / OTHER_PART[missing[0]]
         raise PhotosError(
@@ -206,7 +275,7 @@ def arrive(folder, source, missing, timeout):
         )
     if not archives:
         name, archives = fetch_source(folder, source, timeout)
-    if name != "kaggle" and (folder / ANSWERS).exists() and not read_note(folder):
+    if name != "kaggle" and (folder / ANSWERS).exists() and not is_tied(folder / ANSWERS):
         raise PhotosError(f"{folder / ANSWERS} would be overwritten. Move it elsewhere.")
 
     work = folder / UNFINISHED
@@ -228,10 +297,8 @@ def arrive(folder, source, missing, timeout):
                 f"{listed(archives)} was unpacked, but it holds too few photos ({found}). They "
                 "need names like train/cat.0.jpg, train/dog.0.jpg and test1/1.jpg."
             )
-        note = {"source": name, "answers": (work / ANSWERS).exists(), **counts}
-        # With only one part missing, the other one is the reader's own.
-        write_json(work / NOTE, note if len(missing) == 2 else {"source": "folder"})
-        os.replace(work, folder / FINISHED)
+        record(work, name)
+        os.rename(work, folder / FINISHED)
     except BaseException:  # Ctrl-C as well
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -241,26 +308,36 @@ def arrive(folder, source, missing, timeout):
 def archives_in(folder, source, missing):
     """Return a source and a list of its archives in `folder`; the list may be empty."""
     for name in SOURCES if source == "auto" else [source]:
+        spec = SOURCES[name]
         if name == "kaggle":
-            halves = [folder / f"{part}.zip" for part in missing]
-            if all(half.is_file() for half in halves):
-                return name, halves
+            halves = [halves_in(folder, part) for part in missing]
+            if all(halves):
+                return name, [likeliest for likeliest, *_ in halves]
         elif len(missing) == 1:
             continue  # only Kaggle has both parts
-        for path in (folder / SOURCES[name].archive, folder / SOURCES[name].unpacked):
-            if path != folder and path.exists():
-                return name, [path]
+        names = (spec.archive, spec.unpacked, spec.archive.removesuffix(".zip"), spec.also)
+        for path in named(folder, *filter(None, names)):
+            return name, [path]
     if source in ("auto", "kaggle"):
         for part in missing:
-            if (folder / f"{part}.zip").is_file():
+            if half := halves_in(folder, part):
                 raise PhotosError(
-                    f"{folder / part}.zip lies there, but {OTHER_PART[part]}.zip does not. Put "
+                    f"{half[0]} lies there, but {OTHER_PART[part]}.zip does not. Put "
                     f"both into {folder}; https://www.kaggle.com/c/dogs-vs-cats/data has them."
                 )
-    strangers = sorted(folder.glob("*.zip"))
+    used = [path for part in PARTS for path in part_folders(folder, part)]
+    strangers = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
+    strangers = [
+        p for p in strangers if p.suffix.lower() == ".zip" or (p.is_dir() and p not in used)
+    ]
     if source == "auto" and strangers:
-        print(f"Left alone, as it is none of the known archives: {listed(strangers)}")
+        print(printable(f"Left alone, as it is none of the known archives: {listed(strangers)}"))
     return None, []
+
+
+def halves_in(folder, part):
+    """Return the archives in `folder` that hold a part of Kaggle's photos, the likeliest first."""
+    return named(folder, *(name for name, half in HALVES.items() if half == part))
 
 
 def fetch_source(folder, source, timeout):
@@ -308,57 +385,116 @@ def give_up_test_photos(work):
             rows.writerow((new_name, name[:3]))
 
 
+def record(work, source):
+    """Note what arrived in `work`, file by file, and tie the answers to these very files."""
+    keys = [f"{part}/{name}" for part in PARTS for name in photo_names(work / part)]
+    files = {key: content_of(work / key) for key in keys}
+    write_json(work / NOTE, {"sets": [{"source": source, "files": files}]})
+    if source != "kaggle" and (work / ANSWERS).exists():
+        table = io.StringIO()
+        rows = csv.writer(table)
+        rows.writerow(("filename", "label", "content"))
+        for name, (label, _) in read_answers(work / ANSWERS).items():
+            rows.writerow((name, label, files.get(f"test1/{name}")))
+        write_aside(work / ANSWERS, table.getvalue())
+
+
+def content_of(path):
+    """Return a file's size and a checksum of its content, which tell it from others."""
+    data = path.read_bytes()
+    return f"{len(data)}-{zlib.crc32(data):08x}"
+
+
 def clear_up(folder):
     """Finish or clear away what a run that was stopped has left in `folder`.
 
     UNFINISHED may hold half a set and is thrown away; FINISHED holds a whole one, of which some
     parts may have been moved to their places already. Nobody else makes folders of these names.
+    Raises PhotosError, and leaves FINISHED, when other photos have appeared in these places.
     """
     if (folder / UNFINISHED).is_dir():
         shutil.rmtree(folder / UNFINISHED)
-    if (folder / FINISHED).is_dir():
-        move_into(folder / FINISHED, folder)
-
-
-def move_into(here, there):
-    """Move folder `here` to `there`; where that exists already, move what is in it instead."""
-    if not there.exists():
-        os.replace(here, there)
+    old = read_json(folder / NOTE)  # of earlier versions: the source and the numbers of photos
+    counts = {part: len(photo_names(folder / part)) for part in PARTS}
+    if old.get("source") in [*SOURCES] and old.items() >= counts.items():
+        with suppress(ValueError):  # answers that are none
+            record(folder, old["source"])
+    new = folder / FINISHED
+    if not new.is_dir():
         return
-    # The photos for training come last: whoever sees them sees the rest as well.
-    for path in sorted(here.iterdir(), key=lambda path: (path.name == "train", path.name)):
-        if path.is_dir():
-            move_into(path, there / path.name)
-        else:
-            os.replace(path, there / path.name)
-    here.rmdir()
+    sets, known = read_sets(new), read_sets(folder)
+    for part in PARTS if sets else ():
+        for place in part_folders(folder, part) if (new / part).is_dir() else ():
+            for name in photo_names(place):
+                here, moved = new / part / name, f"{part}/{name}" in sets[0]["files"]
+                if not (os.path.samefile(here, place / name) if here.exists() else moved):
+                    raise in_the_way(place, new)
+    write_json(folder / NOTE, {"sets": known + [one for one in sets if one not in known]})
+    there = folder
+    try:
+        if (new / ANSWERS).exists():
+            answers = free_name(folder, (new / ANSWERS).read_bytes())
+            if answers.exists():
+                (new / ANSWERS).unlink()
+            else:
+                move_new(new / ANSWERS, answers)
+        # The photos for training come last: whoever sees them sees the rest as well.
+        for part in ("test1", "train"):
+            here, there = new / part, folder / part
+            if here.is_dir() and there.is_dir():
+                for name in os.listdir(here):
+                    move_new(here / name, there / name)
+                here.rmdir()
+            elif here.is_dir():
+                move_new(here, there)
+    except OSError as problem:
+        if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise in_the_way(there, new) from problem
+    shutil.rmtree(new)
+
+
+def in_the_way(place, new):
+    """Return a PhotosError about photos that appeared where the set in `new` was to go."""
+    return PhotosError(
+        f"{place} got other photos while new ones were put together in {new}, and nothing was "
+        f"overwritten. Delete {new.name} to keep the former, or move train and test1 elsewhere to "
+        "have the new ones; then run this again."
+    )
+
+
+def free_name(folder, content):
+    """Return where answers of this content lie or may be put: answers of other sets stay."""
+    path, number = folder / ANSWERS, 1
+    while path.exists() and path.read_bytes() != content:
+        number += 1
+        path = folder / ANSWERS.replace(".", f"_{number}.")
+    return path
 
 
 def write_json(path, content):
     """Write a JSON file so that it is either there as a whole or not at all."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(aside, path)
+    write_aside(path, json.dumps(content))
 
 
 def read_json(path):
     """Return the dict that a JSON file holds; an empty one if it is missing or spoiled."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def read_note(folder):
-    """Return the note on where the photos came from; empty when there is none.
-
-    A note does not count when more photos lie there than had arrived: then the reader has put
-    other ones in their place.
-    """
-    note = read_json(folder / NOTE)
-    counts = {part: len(photo_names(find_part(folder, part) or folder / part)) for part in PARTS}
-    return {} if any(counts[part] > note.get(part, counts[part]) for part in PARTS) else note
+def read_sets(folder):
+    """Return the sets of photos that have arrived: their source, and their files' content."""
+    sets = read_json(folder / NOTE).get("sets")
+    return [
+        one
+        for one in (sets if isinstance(sets, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("files"), dict)
+        if isinstance(one.get("source"), str)
+    ]
 
 
 def listed(things, most=10):
@@ -373,16 +509,20 @@ def listed(things, most=10):
 def check_photos(folder):
     """Decode every file that is new or changed, and return a Photos with those that work.
 
-    The verdicts are kept in VERDICTS as name: [size, time, reason], with no reason for good
-    files, so that no later run decodes them again.
+    The verdicts are kept in VERDICTS as name: [size, two times, content, reason], with no reason
+    for good files, so that no later run decodes them again, unless with another CHECK. What could
+    not be read has no verdict and is tried again.
     """
     folders = {part: find_part(folder, part) for part in PARTS}
-    known, verdicts, left_out = read_json(folder / VERDICTS), {}, {}
+    kept = read_json(folder / VERDICTS)
+    known = kept.get("files") if kept.get("check") == CHECK else {}
+    known = known if isinstance(known, dict) else {}
+    states, verdicts, left_out = {}, {}, {}
     for part, pattern in PARTS.items():
         with os.scandir(folders[part]) as files:
             for file in files:
                 key = f"{part}/{file.name}"
-                if is_junk(file.name) or (file.name == part and file.is_dir()):
+                if is_junk(file.name) or (file.name == folders[part].name and file.is_dir()):
                     continue
                 if not pattern.fullmatch(file.name):
                     left_out[key] = "unexpected name"
@@ -390,18 +530,22 @@ def check_photos(folder):
                     left_out[key] = "not a file"
                 else:
                     status = file.stat()
-                    state = [status.st_size, status.st_mtime_ns]
-                    old = known.get(key)
-                    fits = isinstance(old, list) and len(old) == 3 and old[:2] == state
-                    verdicts[key] = old if fits else state
+                    states[key] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+                    match known.get(key):
+                        case [*state, str(), str()] if state == states[key]:
+                            verdicts[key] = known[key]
 
-    new = [key for key, verdict in verdicts.items() if len(verdict) == 2]
+    new = [key for key in states if key not in verdicts]
     paths = [folders[key.split("/")[0]] / key.split("/")[1] for key in new]
-    for key, reason in zip(new, in_threads(find_fault, paths, "Checking photos"), strict=True):
-        verdicts[key] = [*verdicts[key], reason]
-    if verdicts != known:
+    found = in_threads(examine, paths, "Checking photos")
+    for key, (content, reason) in zip(new, found, strict=True):
+        if content:
+            verdicts[key] = [*states[key], content, reason]
+        else:
+            left_out[key] = reason
+    if kept != (checked := {"check": CHECK, "files": verdicts}):
         try:
-            write_json(folder / VERDICTS, verdicts)
+            write_json(folder / VERDICTS, checked)
         except OSError:
             print(f"{folder} cannot be written to, so the next run has to check again.")
 
@@ -412,26 +556,94 @@ def check_photos(folder):
         good[part].append(name)
     for names in good.values():
         names.sort(key=numeric_order)
-    note = read_note(folder)
+    contents = {f"{p}/{name}": verdicts[f"{p}/{name}"][-2] for p in PARTS for name in good[p]}
+    sources, arrived = recognize(contents, read_sets(folder))
     return Photos(
-        source=note.get("source", "folder"),
+        source=next(iter(sources)) if len(sources) == 1 else "folder",
         train_folder=folders["train"],
         test_folder=folders["test1"],
         train_files=good["train"],
         test_files=good["test1"],
-        answers_file=find_answers(folder, note, good["test1"]),
+        answers_file=find_answers(folder, contents),
         left_out=dict(sorted(left_out.items())),
+        sources=sources,
+        arrived=arrived,
     )
 
 
-def find_answers(folder, note, test_files):
-    """Return the path of the answers, or None where they do not cover all photos of test1."""
-    path = folder / ANSWERS
-    if not path.is_file() or not note.get("answers", True):
-        return None
-    with open(path, encoding="utf-8", newline="") as file:
-        answers = {row.get("filename"): row.get("label") for row in csv.DictReader(file)}
-    return path if all(answers.get(name) in ("cat", "dog") for name in test_files) else None
+def recognize(contents, sets):
+    """Return how many photos are of which source, and how many arrived for each part, if known.
+
+    A photo is of a source if one of this name and this content has arrived from there.
+    """
+
+    def has(one, key):
+        return one["files"].get(key) == contents[key]
+
+    whole = [one for one in sets if all(has(one, key) for key in contents)]
+    if whole:
+        best = min(whole, key=lambda one: len(one["files"]))
+        counts = Counter(key.split("/")[0] for key in best["files"])
+        return {best["source"]: len(contents)}, dict(counts)
+    sources = [next((s["source"] for s in sets if has(s, key)), "folder") for key in contents]
+    return dict(Counter(sources).most_common()), {}
+
+
+def find_answers(folder, contents):
+    """Return the path of the answers, or None where they do not cover all photos of test1.
+
+    Answers that came with photos count for these very files. The reader's own answers go by the
+    names, and count for the reader's own photos.
+    """
+    tests = {key.split("/")[1]: text for key, text in contents.items() if key.startswith("test1")}
+    arrived = any(
+        s["files"].get(f"test1/{n}") == tests[n] for s in read_sets(folder) for n in tests
+    )
+    unused = []
+    for path in sorted(folder.glob(ANSWERS.replace(".", "*.")), reverse=True):
+        try:
+            answers = read_answers(path)
+        except ValueError as problem:
+            unused.append(
+                f"{path} is not used: {problem}. Save it as a table with commas (CSV), in UTF-8, "
+                "with the columns filename and label and the labels cat and dog."
+            )
+            continue
+        ties = {answers.get(name, ("", ""))[1] == text for name, text in tests.items()}
+        by_name = not arrived and all(answers.get(name, ("", ""))[1] is None for name in tests)
+        if ties == {True} or by_name:
+            return path
+        unused.append(f"{path} is not used, as it has no answers to some of these photos.")
+    for text in unused:
+        print(printable(text))
+    return None
+
+
+def read_answers(path):
+    """Return {file name: (label, content)} from a table of answers; content is None if not told.
+
+    Raises ValueError, with the reason, for a table that is not as it must be.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = list(csv.DictReader(lines))
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError("it is not a text in UTF-8") from None
+    first = lines[0] if lines else ""
+    if not {"filename", "label"} <= set(next(csv.reader([first]), ())):
+        raise ValueError(f"its first line is {first[:40]!r} instead of filename,label")
+    for row in rows:
+        if row["label"] not in ("cat", "dog"):
+            raise ValueError(f"it has the label {row['label']!r} instead of cat or dog")
+    return {row["filename"]: (row["label"], row.get("content")) for row in rows}
+
+
+def is_tied(path):
+    """Whether a table of answers came with photos, and so counts for these only."""
+    try:
+        return all(content for _, content in read_answers(path).values())
+    except ValueError:
+        return False
 
 
 def numeric_order(name):
@@ -441,12 +653,28 @@ def numeric_order(name):
 
 
 def find_fault(path):
-    """Return why a photo cannot be decoded, in a few words; an empty string if it can."""
+    """Return why a photo cannot be decoded, in a few words; an empty string if it can.
+
+    Raises OSError and MemoryError, which are no verdict on the photo.
+    """
     try:
         decode(path, size=(1, 1))  # the smallest scale still reads the whole file
     except BadPhoto as problem:
         return str(problem)
     return ""
+
+
+def examine(path):
+    """Return a photo's content and its fault; no content, and why, if it could not be read."""
+    try:
+        return content_of(path), find_fault(path)
+    except (OSError, MemoryError) as problem:
+        return "", f"could not be read this time ({why(problem)})"
+
+
+def why(problem):
+    """Return in a few words what an OSError or a MemoryError means."""
+    return getattr(problem, "strerror", None) or str(problem) or "not enough memory"
 
 
 def report(photos, folder):
@@ -467,32 +695,35 @@ def report(photos, folder):
                 f"dogs, {tests:,} test photos{left_out}). Add some, or move train and test1 out "
                 f"of {folder} to start anew."
             )
-    things = "drawings" if photos.are_drawings else "photos"
+    things = "drawings" if photos.source == "practice" else "photos"
     answers = f"; their answers are in {photos.answers_file}" if photos.answers_file else ""
     print(f"{cats + dogs:,} labeled {things} ({cats:,} cats, {dogs:,} dogs) in", end=" ")
-    print(photos.train_folder)
+    print(printable(str(photos.train_folder)))
     kind = "test" if answers else "unlabeled"
-    print(f"{tests:,} {kind} {things} in {photos.test_folder}{answers}")
-    print(f"Source: {title(photos.source)}{left_out or '; every file can be decoded'}")
+    print(printable(f"{tests:,} {kind} {things} in {photos.test_folder}{answers}"))
+    print(printable(f"Source: {origin(photos)}{left_out or '; every file can be decoded'}"))
     for part, count in (("train", cats + dogs), ("test1", tests)):
-        warn_if_half_filled(
-            folder, part, count + sum(key.startswith(part) for key in photos.left_out)
-        )
+        there = count + sum(key.startswith(part) for key in photos.left_out)
+        warn_if_half_filled(folder, part, there, photos)
+    if min(cats, dogs) < NEEDED:
+        print(f"WARNING: the notebook needs at least {NEEDED} cats and {NEEDED} dogs to run.")
     if min(cats, dogs) < 0.4 * (cats + dogs):
         print("WARNING: the two kinds are far from even, so accuracy will say little.")
-    if photos.are_drawings:
+    if drawings := photos.sources.get("practice"):
+        total = sum(photos.sources.values())
+        these = "THESE" if drawings == total else f"WARNING: {drawings:,} OF THESE {total:,}"
         print(
-            "\nTHESE ARE DRAWINGS, NOT PHOTOS. Every cell runs, but no figure says anything about\n"
-            f"photos. To get photos, delete train and test1 in {folder} and run this again with a\n"
-            "network, or with one of the archives that data/README.md names in that folder."
+            f"\n{these} ARE DRAWINGS, NOT PHOTOS. Every cell runs, but no figure says anything\n"
+            "about photos. To get photos, delete train and test1 in this folder and run again\n"
+            "with a network, or with one of the archives that data/README.md names in it:\n"
+            + printable(str(folder))
         )
 
 
-def warn_if_half_filled(folder, part, count):
+def warn_if_half_filled(folder, part, count, photos):
     """Print a warning when fewer photos lie there than arrived, or than the archive beside has."""
-    note = read_json(folder / NOTE)
-    arrived, where = note.get(part, 0), "had arrived"
-    if not note and (folder / f"{part}.zip").is_file():
+    arrived, where = photos.arrived.get(part, 0), "had arrived"
+    if photos.sources.keys() == {"folder"} and (folder / f"{part}.zip").is_file():
         try:
             with zipfile.ZipFile(folder / f"{part}.zip") as archive:
                 names = {PurePosixPath(name).name for name in archive.namelist()}
@@ -514,7 +745,7 @@ def load_photos(folder, filenames, size=(128, 128)):
     """Return the photos as a uint8 array of shape (number, height, width, 3).
 
     `size` is (width, height) in pixels, as in Pillow; photos are stretched to it. Raises
-    PhotosError for a file that cannot be decoded.
+    PhotosError for a file that cannot be read or decoded.
     """
     filenames = list(filenames)
     pixels = np.empty((len(filenames), size[1], size[0], 3), np.uint8)
@@ -523,9 +754,10 @@ def load_photos(folder, filenames, size=(128, 128)):
         path = Path(folder, filenames[index])
         try:
             photo = decode(path, size)
-        except BadPhoto as problem:
+        except (BadPhoto, OSError, MemoryError) as problem:
             raise PhotosError(
-                f"{path}: {problem}. If it was checked before, it has changed: run step 0 again."
+                f"{path}: {why(problem)}. If it was checked before, it has changed or cannot be "
+                "read: run step 0 again."
             ) from problem
         # Each new pixel is an average over all old ones below it, so no edge gets jagged.
         pixels[index] = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)

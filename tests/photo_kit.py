@@ -113,8 +113,8 @@ def content(folder):
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == "checked_photos.json":
-            verdicts = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = {key: (size, reason) for key, (size, _, reason) in verdicts.items()}
+            verdicts = json.loads(path.read_text(encoding="utf-8"))["files"]
+            found[name] = {key: (size, rest) for key, (size, _, _, *rest) in verdicts.items()}
         else:
             found[name] = path.read_bytes() if path.is_file() else "folder"
     return found

@@ -257,7 +257,8 @@ import archives, get_photos, http.client, requests
 folder, source, address, size, moment = sys.argv[1:]
 get_photos.SOURCES["google"] = archives.Source("t", "", {name!r}, "", (address,), int(size))
 sys.modules["practice_set"] = photo_kit.StandIn
-events = {{"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.listdir", "os.scandir"}}
+events = {{"open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir"}}
+events |= {{"os.listdir", "os.scandir"}}
 count = 0
 def kill(event, arguments):
     global count

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import archives
+import decoding
 import get_photos
 import numpy as np
 import pytest
@@ -560,7 +561,8 @@ def test_spoiled_verdicts_and_notes_do_no_harm(text, tmp_path):
     write(tmp_path, READY | notes)
     photos = get_photos.get_photos(tmp_path)
     assert len(photos.train_files) == 12 and photos.source == "folder"
-    assert len(json.loads((tmp_path / "checked_photos.json").read_text(encoding="utf-8"))) == 16
+    kept = json.loads((tmp_path / "checked_photos.json").read_text(encoding="utf-8"))
+    assert len(kept["files"]) == 16
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch, capsys):
@@ -585,11 +587,13 @@ def test_listing_37500_files_with_verdicts_takes_two_seconds(tmp_path):
         (folder / "original.jpg").unlink()
     status = os.stat(tmp_path / "test1/1.jpg"), os.stat(tmp_path / "train/cat.0.jpg")
     verdicts = {
-        f"{part}/{name}": [state.st_size, state.st_mtime_ns, ""]
+        f"{part}/{name}": [state.st_size, state.st_mtime_ns, state.st_ctime_ns, "5-1234", ""]
         for part, state in zip(("test1", "train"), status, strict=True)
         for name in os.listdir(tmp_path / part)
     }
-    (tmp_path / "checked_photos.json").write_text(json.dumps(verdicts), encoding="utf-8")
+    (tmp_path / "checked_photos.json").write_text(
+        json.dumps({"check": decoding.CHECK, "files": verdicts}), encoding="utf-8"
+    )
     began = time.process_time()  # of this process only, as others may be busy
     photos = get_photos.get_photos(tmp_path)
     assert time.process_time() - began < 2

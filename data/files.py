@@ -1,0 +1,90 @@
+"""Move, write and lock files so that nothing is replaced, half written or shared by two runs."""
+
+import errno
+import os
+import time
+from contextlib import contextmanager, suppress
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK = ".get_photos_lock"  # a file in the photos' folder; needed on Windows only
+TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # what systems say of a lock that is held
+
+
+@contextmanager
+def one_run_at_a_time(folder):
+    """Hold the lock on a folder; wait for it, and say so, while another run has it.
+
+    The system releases it when its holder ends, in whatever way. Where there is no lock, as on
+    some network disks or in a folder that Windows keeps from us, the work is done without.
+    """
+    lock, told = None, False
+    with suppress(OSError):
+        if os.name == "nt":
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+        else:
+            lock = os.open(folder, os.O_RDONLY)
+    try:
+        while lock is not None and is_taken(lock):
+            if not told:
+                print(f"Another run is at work in {folder}. Waiting for it to end ...", flush=True)
+            told = True
+            time.sleep(0.1)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+            with suppress(OSError):  # Windows keeps what others have open
+                os.unlink(folder / LOCK)
+
+
+def is_taken(lock):
+    """Take the lock on an open file or folder; return whether another run has it."""
+    try:
+        if os.name == "nt":
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        return problem.errno in TAKEN
+    return False
+
+
+def move_new(here, there):
+    """Move a file or folder to where nothing is; raise FileExistsError where something is.
+
+    What appears at the last moment is safe as well, but for a file on a Unix disk without hard
+    links, such as a memory stick: there it must not appear between the look and the move.
+    """
+    if os.name != "nt" and not here.is_dir():
+        try:
+            os.link(here, there)
+            return os.unlink(here)
+        except OSError:  # no hard links there, or something is there
+            pass
+    if os.path.lexists(there):
+        if os.name != "nt" and there.exists() and os.path.samefile(here, there):
+            return os.unlink(here)  # a run was stopped between the two steps
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
+    os.rename(here, there)  # of a folder, or on Windows, this replaces nothing
+
+
+def write_aside(path, text):
+    """Write a text file under another name, then rename it: `path` is whole at every moment.
+
+    Raises OSError, for a full disk say, and leaves `path` as it was.
+    """
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with open(aside, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise

@@ -234,7 +234,7 @@ class ResumeTraining(keras.callbacks.Callback):
             self._load(self.model, self.whole_files[self._best_epoch(self.log)])
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             raise TrainingStopped(
-                f"Training was stopped in epoch {finished + 1}. The network is as it was after the "
+                f"Training was stopped in epoch {finished + 1}. The network is as after the "
                 "best epoch so far. Run step 24 again from its first cell to go on."
             )
         raise TrainingStopped(
@@ -275,6 +275,7 @@ class ResumeTraining(keras.callbacks.Callback):
         keep = {*sorted(self.whole_files)[-2:], self._best_epoch(self.log)}
         for old in self.whole_files.keys() - keep:
             self.whole_files.pop(old).unlink(missing_ok=True)
+        self._end_if_interrupted()  # pressed since the last validation batch
 
     def on_train_end(self, logs=None):
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
@@ -425,6 +426,6 @@ def write_aside(path, write):
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except Exception:
+    except BaseException:  # the stop button as well
         aside.unlink(missing_ok=True)
         raise

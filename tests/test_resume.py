@@ -69,6 +69,9 @@ class Accident(keras.callbacks.Callback):
     def on_test_batch_begin(self, batch, logs=None):
         if accident == "the stop button, in validation" and self.epoch == 4 and batch == 2:
             self.press_once()
+    def on_test_end(self, logs=None):
+        if accident == "the stop button, after validation" and self.epoch == 4:
+            self.press_once()
     def press_once(self):
         if not stops:
             stops.append(True)
@@ -152,6 +155,7 @@ def undisturbed(tmp_path_factory):
 
 ACCIDENTS = ["in mid-epoch", "between two writes", "a full disk"]
 ACCIDENTS += ["the stop button", "the stop button, in validation"]
+ACCIDENTS += ["the stop button, after validation"]
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
@@ -163,9 +167,10 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
 
     status, printed = train(folder, accident=accident)
     before = log_of(folder).head(4)
+    lost = 6 if accident == "the stop button, after validation" else 5
     if accident.startswith("the stop button"):  # goes on in the same process, with the same model
         assert status == 0
-        sentence = "Training was stopped in epoch 5. The network is as it was after the best epoch"
+        sentence = f"Training was stopped in epoch {lost}. The network is as after the best epoch"
         assert f"\nTrainingStopped {sentence} so far. Run step 24 again" in printed
         assert "stopped at the best True" in printed
         assert printed.count("usual handler True") == 2 and "only its sentence True" in printed
@@ -177,7 +182,7 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
         _, printed = train(folder)
 
     log = log_of(folder)
-    assert "It goes on with epoch 5." in printed
+    assert f"It goes on with epoch {lost}." in printed
     pd.testing.assert_frame_equal(log.head(4), before)
     assert len(log) == len(expected) < 30, "EarlyStopping must count on"
     assert list(log["epoch"]) == list(range(1, len(log) + 1)), "no gap, nothing twice"

@@ -62,7 +62,8 @@ def use_all_gpus(gpus=None):
 
     On TensorFlow this is `tf.distribute.MirroredStrategy`, on JAX
     `keras.distribution.DataParallel`, either one set for all that follows, so the network is
-    built and trained as it would be without. PyTorch uses one GPU.
+    built and trained as it would be without. PyTorch uses one GPU. JAX wants the photos of every
+    batch, the last one too, to be divisible by the number of GPUs.
 
     Args:
         gpus: names of the devices that share the work; by default those of `find_gpus`.

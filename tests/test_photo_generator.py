@@ -245,8 +245,8 @@ def test_the_order_of_the_classes_is_part_of_the_settings(folder):
         (table(2), {"zoom_range": (1.2, 0.8)}, ValueError, "zoom_range is (1.2, 0.8); it takes"),
         (table(2), {"brightness_range": -2}, ValueError, "brightness_range is -2; it takes"),
         (table(2), {"contrast_range": (1, 2, 3)}, ValueError, "contrast_range is (1, 2, 3); it"),
-        (table(32), {}, PhotosError, "31.jpg: there is no such file. If it was checked before"),
-        (pd.DataFrame({"filename": ["text.jpg"]}), {}, PhotosError, "text.jpg: not a picture."),
+        (table(32), {}, PhotosError, "31.jpg: No such file or directory. If it was checked"),
+        (pd.DataFrame({"filename": ["text.jpg"]}), {}, PhotosError, "text.jpg: not a picture that"),
         (pd.DataFrame({"filename": ["empty.jpg"]}), {}, PhotosError, "empty.jpg: empty file."),
     ],
 )

@@ -16,6 +16,7 @@ PAGE = ROOT / "tests" / "benchmark.md"
 @pytest.mark.skipif(
     not REAL_PHOTOS.exists(), reason="NOT TESTED ON REAL PHOTOS: ../shared/photos is not here"
 )
+@pytest.mark.trains
 def test_the_benchmark_prints_its_tables(tmp_path):
     shutil.unpack_archive(REAL_PHOTOS, tmp_path)
     command = [sys.executable, ROOT / "tests" / "benchmark.py", tmp_path]

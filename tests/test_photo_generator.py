@@ -278,6 +278,7 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
     assert (difference > 1).mean() < 0.001 and difference.mean() < 0.1
 
 
+@pytest.mark.slow  # like every training on two devices of one processor
 def test_several_devices_and_other_backends_get_no_batches_of_an_earlier_epoch(folder, monkeypatch):
     assert make(folder, 1).workers == 2
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")

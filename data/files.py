@@ -72,19 +72,24 @@ def move_new(here, there):
     os.rename(here, there)  # of a folder, or on Windows, this replaces nothing
 
 
-def write_aside(path, text):
-    """Write a text file under another name, then rename it: `path` is whole at every moment.
+def write_aside(path, write):
+    """Let `write` fill a file beside `path`, then rename it: `path` is whole at every moment.
 
-    Raises OSError, for a full disk say, and leaves `path` as it was.
+    Args:
+        path: `pathlib.Path` of the file to make or replace.
+        write: called with the path to write to.
+
+    Raises:
+        OSError, or what `write` raises: when the disk is full or the folder cannot be written;
+            `path` stays as it was.
     """
-    aside = path.with_name(path.name + ".tmp")
+    aside = path.with_name(f"writing-{path.name}")
     try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
+        write(aside)
+        with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError:
+    except BaseException:  # the stop button as well
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise

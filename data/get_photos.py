@@ -396,7 +396,7 @@ def record(work, source):
         rows.writerow(("filename", "label", "content"))
         for name, (label, _) in read_answers(work / ANSWERS).items():
             rows.writerow((name, label, files.get(f"test1/{name}")))
-        write_aside(work / ANSWERS, table.getvalue())
+        write_text(work / ANSWERS, table.getvalue())
 
 
 def content_of(path):
@@ -474,7 +474,12 @@ def free_name(folder, content):
 
 def write_json(path, content):
     """Write a JSON file so that it is either there as a whole or not at all."""
-    write_aside(path, json.dumps(content))
+    write_text(path, json.dumps(content))
+
+
+def write_text(path, text):
+    """Write a text file so that it is either there as a whole or not at all."""
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
 
 
 def read_json(path):

@@ -151,6 +151,9 @@ class PhotoGenerator(keras.utils.PyDataset):
         self.epoch += 1
 
     def __getitem__(self, index):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no batch {index}; there are {len(self)}, from 0 on.")
+        index %= len(self)
         order, draws = self._plan()
         positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
         rows = order[positions]

@@ -18,6 +18,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from files import write_aside
+
+COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
+COLUMNS += ["precision", "finished"]
+NOT_FRESH = (
+    "There is no saved epoch to go on from, and this network has been trained a little already: "
+    "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
+)
 
 
 def fingerprint(model, generators, settings):
@@ -140,17 +148,16 @@ class ResumeTraining(keras.callbacks.Callback):
 
         trained_before = number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
+        self.precision = model.dtype_policy.name
         self.log, self.best_weights = self._restore(model)
         self.must_replay = not self.log.empty
+        self.iterations = number(model.optimizer.iterations)
         training_generator.epoch = len(self.log)
 
         others = [path.name for path in self.root.glob("*/training_log.csv")]
         others = len(others) - self.log_file.exists()
         if self.log.empty and trained_before:
-            raise ValueError(
-                "There is no saved epoch to go on from, and this model has been trained already: "
-                "run step 9 again for a fresh one, then steps 12 to 14 and this cell."
-            )
+            raise ValueError(NOT_FRESH)
         if self.log.empty and self.log_file.exists():
             aside = self.folder / "training_log_before.csv"
             os.replace(self.log_file, aside)
@@ -179,14 +186,20 @@ class ResumeTraining(keras.callbacks.Callback):
             print(epoch_line(row, len(self.log)))
         if state.startswith("stopped"):
             print(f"\nIt goes on with epoch {len(self.log) + 1}.")
+            before = self.log["precision"].iloc[-1]
+            if before != self.precision:
+                print(f"(The last epoch was computed in {before}; now it is {self.precision}.)")
             return len(self.log)
         print("\nIt is loaded instead of training again. To train anew, delete that folder.")
         return epochs
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch != len(self.log):
+        if epoch != len(self.log) or number(self.model.optimizer.iterations) != self.iterations:
             raise ValueError(
-                "Run the cell with resume_training.start again: it finds where to go on."
+                "The network is not as the last saved epoch left it. Run the cell with "
+                "resume_training.start again: it finds where to go on."
+                if len(self.log)
+                else NOT_FRESH
             )
         if self.must_replay:
             self._replay()
@@ -206,7 +219,9 @@ class ResumeTraining(keras.callbacks.Callback):
         while frame and frame.f_code.co_name != "fit":
             frame = frame.f_back
         if frame is None:  # training has ended with an error, so something else is to be stopped
-            self.handler_before(number, frame)
+            if callable(self.handler_before):
+                self.handler_before(number, frame)
+            return
         self.interrupted = True
 
     def on_train_batch_end(self, batch, logs=None):
@@ -251,11 +266,13 @@ class ResumeTraining(keras.callbacks.Callback):
             )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self.handler_before)
+        self.iterations = number(self.model.optimizer.iterations)
         now = datetime.now()
         row = {"epoch": len(self.log) + 1}
         row |= {name: float(value) for name, value in logs.items()}
         row["learning_rate"] = number(self.model.optimizer.learning_rate)
         row["seconds"] = round((now - self.epoch_began).total_seconds(), 1)
+        row["precision"] = self.precision
         row["finished"] = now.isoformat(sep=" ", timespec="seconds")
         print("\r" + epoch_line(row, self.epochs))
         row = pd.DataFrame([row])
@@ -281,7 +298,8 @@ class ResumeTraining(keras.callbacks.Callback):
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)
-        self.model.history.history = self.log.drop(columns="finished").to_dict("list")
+        figures = self.log.drop(columns=["precision", "finished"])
+        self.model.history.history = figures.to_dict("list")
         self.model.history.epoch = list(range(len(self.log)))
 
     def _restore(self, model):
@@ -335,10 +353,26 @@ class ResumeTraining(keras.callbacks.Callback):
             callback.verbose = verbose
 
     def _read_log(self):
+        """Return the training log; raise ValueError when it is not as this callback wrote it."""
+        if not self.log_file.exists():
+            return pd.DataFrame(columns=COLUMNS)
         try:
-            return pd.read_csv(self.log_file)
-        except (OSError, ValueError):  # none yet, or damaged
-            return pd.DataFrame({"val_accuracy": []})
+            log = pd.read_csv(self.log_file, encoding="utf-8")
+            missing = [name for name in COLUMNS if name not in log]
+            if missing:
+                raise ValueError(f"it has no column {missing[0]!r}, or no commas between columns")
+            for name in COLUMNS[:-2]:
+                log[name] = log[name].astype(float if name != "epoch" else int)
+            if log["epoch"].tolist() != list(range(1, len(log) + 1)):
+                raise ValueError("its epochs are not 1, 2, 3, ...")
+            log["finished"].map(datetime.fromisoformat)
+        except (ValueError, TypeError) as problem:
+            raise ValueError(
+                f"{self.log_file} is not as it was written ({problem}); perhaps a spreadsheet "
+                f"saved it. Nothing was changed: put the log back, or rename {self.folder} to "
+                "train anew."
+            ) from None
+        return log
 
     def _began(self):
         first = self.log.iloc[0]
@@ -407,25 +441,3 @@ def say_how_long(model, training_generator, validation_generator, epochs):
 def number(variable):
     """Return the value of a Keras variable as a float, wherever it lies, be it on several GPUs."""
     return float(keras.ops.convert_to_numpy(variable))
-
-
-def write_aside(path, write):
-    """Let `write` fill a file beside `path`, then rename it: `path` is whole at every moment.
-
-    Args:
-        path: `pathlib.Path` of the file to make or replace.
-        write: called with the path to write to.
-
-    Raises:
-        OSError, or what `write` raises: when the disk is full or the folder cannot be written;
-            `path` stays as it was.
-    """
-    aside = path.with_name(f"writing-{path.name}")
-    try:
-        write(aside)
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:  # the stop button as well
-        aside.unlink(missing_ok=True)
-        raise

@@ -22,7 +22,7 @@ import os, signal, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from pathlib import Path
 import keras, numpy as np, pandas as pd
-import resume_training
+import averaged_weights, resume_training
 from keras import layers
 
 folder, epochs, accident = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -102,7 +102,7 @@ for attempt in range(2):  # the second one after the stop button
     first = resume.start(model, train, validation, epochs)
     try:
         history = model.fit(train, validation_data=validation, epochs=epochs, initial_epoch=first,
-            callbacks=[resume, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping,
+            callbacks=[resume, averaged_weights.UseAveragedWeights(train), stopping,
                 reduction, Accident()], shuffle=False, verbose=0)
         break
     except KeyboardInterrupt as stop:

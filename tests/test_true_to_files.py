@@ -464,7 +464,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(error, tmp_path, monkeypa
     write(tmp_path, {"note.json": b"old"})
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError):
-        files.write_aside(tmp_path / "note.json", "new")
+        files.write_aside(tmp_path / "note.json", lambda aside: aside.write_text("new"))
     assert content(tmp_path) == {"note.json": b"old"}
 
 

@@ -23,6 +23,7 @@ from run_notebook import run_cells
 RESULTS = Path(__file__).with_name("trials.csv")
 LAST_CELL = "validation_generator = PhotoGenerator("
 KERNELS_ONLY = 'optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])'
+USUAL = "normalization's averages as they are after training"
 LOSS_SCALE = "optimizer = keras.optimizers.LossScaleOptimizer(optimizer)"
 
 # What each trial replaces in the notebook's code, and in which environment it runs.
@@ -33,10 +34,8 @@ TRIALS = {
         {},
     ),
     "dropout drawn per photo": ({"ONE_DRAW = (1,": "ONE_DRAW = (None,"}, {}),
-    "no weight averaging, normalization momentum 0.99": (
-        {"use_ema=True, ema_momentum=0.98": "", "(momentum=0.95)": "(momentum=0.99)"},
-        {},
-    ),
+    "no weight averaging": ({"use_ema=True, ema_momentum=0.98": ""}, {}),
+    USUAL: ({"BatchNormalization())": "BatchNormalization(momentum=0.95))"}, {}),
     "weight decay 0.1": (
         {
             "RMSprop(LEARNING_RATE,": "RMSprop(LEARNING_RATE, weight_decay=0.1,",
@@ -86,6 +85,7 @@ def run(folder, trial, epochs, seed):
     environment = environment | {"DOGS_VS_CATS_DATA": os.path.abspath(folder), "SEED": str(seed)}
     notebook = run_cells(LAST_CELL, environment, edits)
     import keras
+    from averaged_weights import UseAveragedWeights  # beside the notebook, so found only now
 
     photos = notebook["train_generator"].n
 
@@ -101,7 +101,9 @@ def run(folder, trial, epochs, seed):
             pd.DataFrame([row]).to_csv(RESULTS, mode="a", header=not RESULTS.exists(), index=False)
             print(row, flush=True)
 
-    averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    averages = [UseAveragedWeights(notebook["train_generator"])]
+    if trial == USUAL:
+        averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
     notebook["model"].fit(
         notebook["train_generator"],
         validation_data=notebook["validation_generator"],

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import lzma
 import os
-import queue
 import re
 import shutil
 import stat
@@ -19,6 +18,7 @@ import time
 import zipfile
 import zlib
 from collections import namedtuple
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,9 +60,8 @@ class FetchError(Exception):
 
 def printable(text):
     """Return a text with what the terminal or notebook cannot show written as \\u1234."""
-    for encoding in (getattr(sys.stdout, "encoding", None) or "utf-8", "utf-8"):
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
-    return text
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class DamagedDownload(FetchError):
@@ -74,16 +73,12 @@ class Source:
     """Where a set of photos comes from; `size` is the archive's size in bytes."""
 
     title: str
-    help: str
     archive: str = ""
     unpacked: str = ""  # the folder that double-clicking the archive leaves
     addresses: tuple = ()
     size: int = 0
     sha256: str = ""
     also: str = ""  # another name of the archive
-
-
-# --- Fetching ------------------------------------------------------------------------------------
 
 
 def fetch_from_kaggle():
@@ -192,40 +187,26 @@ def within(seconds, call):
     are tried in turn, the look-up of its name has no limit, and a byte now and then counts as an
     answer. So the call is made in a thread of its own, which is left behind if it takes too long.
     """
-    answers = queue.SimpleQueue()
+    answer = Future()
 
     def run():
         try:
-            answers.put((call(), None))
+            answer.set_result(call())
         except Exception as problem:  # handed over to the thread that waits
-            answers.put((None, problem))
+            answer.set_exception(problem)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        answer, problem = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    if problem:
-        raise problem
-    return answer
+    return answer.result(seconds)
 
 
 def verify(path, spec):
     """Raise DamagedDownload unless the file has the size and the content that `spec` names."""
     if size_of(path) != spec.size:
         raise DamagedDownload(f"{size_of(path):,} bytes came instead of {spec.size:,}")
-    if spec.sha256:
+    if spec.sha256:  # otherwise, unpacking compares the checksum of each file in it
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != spec.sha256:
                 raise DamagedDownload("its SHA-256 checksum is not the expected one")
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # compares the checksum of each file in it
-    except (*ZIP_ERRORS, OSError) as problem:
-        raise DamagedDownload("what came is not a whole zip archive") from problem
-    if damaged:
-        raise DamagedDownload(f"{damaged} in it is damaged")
 
 
 def size_of(path):
@@ -243,8 +224,6 @@ def need_space(folder, needed, what):
         )
 
 
-# --- Unpacking -----------------------------------------------------------------------------------
-
 # What zipfile raises on archives that are damaged in one way or another.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -258,7 +237,7 @@ ZIP_ERRORS = (
 )
 
 # Kaggle's two archives and the parts they hold; test.zip is that of its competition "Redux".
-HALVES = {"train.zip": "train", "test1.zip": "test1", "test.zip": "test1"}
+HALVES = {"train": ("train.zip",), "test1": ("test1.zip", "test.zip")}
 
 # A file in an archive: `open()` gives its content; `path` is None unless it lies in a folder.
 Entry = namedtuple("Entry", "name size open path")
@@ -278,8 +257,9 @@ def unpack(archives, work, wanted):
             with Progress(f"Unpacking {archive.name}", len(entries)) as progress:
                 for entry in entries:
                     path = PurePosixPath(entry.name.lower())
-                    if path.name in HALVES and "__macosx" not in path.parts:
-                        if HALVES[path.name] in wanted:
+                    half = [part for part, names in HALVES.items() if path.name in names]
+                    if half and "__macosx" not in path.parts:
+                        if half[0] in wanted:
                             inner = entry.path or work / path.name
                             if not entry.path:
                                 copy_entry(entry, inner)
@@ -407,9 +387,6 @@ def copy_entry(entry, target):
                 f"{entry.name} is twice in the archive, with different content, and nothing was "
                 "unpacked. Fetch it again, from one of the sources that data/README.md names."
             )
-
-
-# --- Showing how far it is -----------------------------------------------------------------------
 
 
 class Progress:

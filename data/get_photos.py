@@ -1,12 +1,6 @@
 """Get the dog and cat photos of step 0: find, fetch, unpack, check and load them.
 
-In the notebook:
-
-    from get_photos import get_photos, load_photos
-    photos = get_photos("../data")
-    pixels = load_photos(photos.train_folder, photos.train_files, size=(128, 128))
-
-From a shell, `python data/get_photos.py --help` lists the sources. Whatever the source, the
+From a shell: `python data/get_photos.py --help`. Whatever the source, the
 result has Kaggle's layout: train/cat.N.jpg, train/dog.N.jpg and test1/N.jpg. A source without
 an unlabeled part gives up a tenth of its photos as test1 and notes their answers in
 test1_answers.csv.
@@ -24,7 +18,6 @@ Three promises:
 import argparse
 import csv
 import errno
-import io
 import json
 import os
 import random
@@ -32,11 +25,9 @@ import re
 import shutil
 import sys
 import warnings
-import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -46,7 +37,6 @@ from archives import (
     TEST_NAME,
     TIMEOUT,
     TRAIN_NAME,
-    ZIP_ERRORS,
     FetchError,
     PhotosError,
     Progress,
@@ -64,14 +54,12 @@ from PIL import Image
 SOURCES = {
     "kaggle": Source(
         title="Kaggle's competition dogs-vs-cats",
-        help="all 37,500 photos (812 MB); needs a Kaggle account and the package kagglehub",
         archive="dogs-vs-cats.zip",
         unpacked="dogs-vs-cats",
         also="dogs-vs-cats-redux-kernels-edition.zip",
     ),
     "microsoft": Source(
         title="Microsoft's copy of the 25,000 labeled photos",
-        help="the 25,000 labeled photos (825 MB); needs no account",
         archive="kagglecatsanddogs_5340.zip",
         unpacked="PetImages",
         addresses=(
@@ -83,7 +71,6 @@ SOURCES = {
     ),
     "google": Source(
         title="Google's teaching subset of 3,000 photos",
-        help="3,000 of these photos (68 MB); needs no account",
         archive="cats_and_dogs_filtered.zip",
         unpacked="cats_and_dogs_filtered",
         addresses=(
@@ -94,18 +81,15 @@ SOURCES = {
     ),
     "practice": Source(
         title="the practice set, drawn on the spot",
-        help="1,200 simple drawings; needs no network, and says nothing about photos",
     ),
 }
-AUTO_HELP = "what lies in the folder already, else google, else practice"
 
 PARTS = {"train": TRAIN_NAME, "test1": TEST_NAME}
 FOLDERS = {"train": ("train",), "test1": ("test1", "test")}  # names, in any case, of a part
 OTHER_PART = {"train": "test1", "test1": "train"}
 COPY = re.compile(r"( \(\d+\)| - copy| copy)+(?=\.zip$|$)")  # what browsers add to a name
 TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabeled part, and how it is drawn
-NEEDED = 5  # cats, and dogs, for the notebook to run to its end
-BATCH = 64  # photos that a thread takes at a time
+NEEDED = 3  # cats, and dogs, for the notebook to run to its end
 
 # Beside train and test1 in the photos' folder:
 ANSWERS, NOTE, VERDICTS = "test1_answers.csv", "photos_source.json", "checked_photos.json"
@@ -138,9 +122,6 @@ class Photos:
     def are_drawings(self):
         """Whether most of these are the drawings of the practice set rather than photos."""
         return 2 * self.sources.get("practice", 0) > sum(self.sources.values())
-
-
-# --- The one call of step 0 ----------------------------------------------------------------------
 
 
 def get_photos(folder, source="auto", timeout=TIMEOUT):
@@ -255,9 +236,6 @@ def photo_names(folder):
     return [name for name in os.listdir(folder) if not is_junk(name)] if folder.is_dir() else []
 
 
-# --- How photos arrive ---------------------------------------------------------------------------
-
-
 def arrive(folder, source, missing, timeout):
     """Fill the parts `missing` of `folder` from archives that lie there, or from `source`."""
     name, archives = archives_in(folder, source, missing)
@@ -275,9 +253,6 @@ def arrive(folder, source, missing, timeout):
         )
     if not archives:
         name, archives = fetch_source(folder, source, timeout)
-    if name != "kaggle" and (folder / ANSWERS).exists() and not is_tied(folder / ANSWERS):
-        raise PhotosError(f"{folder / ANSWERS} would be overwritten. Move it elsewhere.")
-
     work = folder / UNFINISHED
     work.mkdir()
     try:
@@ -310,7 +285,7 @@ def archives_in(folder, source, missing):
     for name in SOURCES if source == "auto" else [source]:
         spec = SOURCES[name]
         if name == "kaggle":
-            halves = [halves_in(folder, part) for part in missing]
+            halves = [named(folder, *HALVES[part]) for part in missing]
             if all(halves):
                 return name, [likeliest for likeliest, *_ in halves]
         elif len(missing) == 1:
@@ -320,7 +295,7 @@ def archives_in(folder, source, missing):
             return name, [path]
     if source in ("auto", "kaggle"):
         for part in missing:
-            if half := halves_in(folder, part):
+            if half := named(folder, *HALVES[part]):
                 raise PhotosError(
                     f"{half[0]} lies there, but {OTHER_PART[part]}.zip does not. Put "
                     f"both into {folder}; https://www.kaggle.com/c/dogs-vs-cats/data has them."
@@ -333,11 +308,6 @@ def archives_in(folder, source, missing):
     if source == "auto" and strangers:
         print(printable(f"Left alone, as it is none of the known archives: {listed(strangers)}"))
     return None, []
-
-
-def halves_in(folder, part):
-    """Return the archives in `folder` that hold a part of Kaggle's photos, the likeliest first."""
-    return named(folder, *(name for name, half in HALVES.items() if half == part))
 
 
 def fetch_source(folder, source, timeout):
@@ -376,13 +346,12 @@ def give_up_test_photos(work):
         chosen += draw.sample(names, min(len(names), max(1, round(TEST_SHARE * len(names)))))
     draw.shuffle(chosen)
     (work / "test1").mkdir()
-    with open(work / ANSWERS, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("filename", "label"))
-        for number, name in enumerate(chosen, start=1):
-            new_name = f"{number}{PurePosixPath(name).suffix}"
-            os.replace(work / "train" / name, work / "test1" / new_name)
-            rows.writerow((new_name, name[:3]))
+    lines = ["filename,label"]
+    for number, name in enumerate(chosen, start=1):
+        new_name = f"{number}{PurePosixPath(name).suffix}"
+        os.replace(work / "train" / name, work / "test1" / new_name)
+        lines.append(f"{new_name},{name[:3]}")
+    (work / ANSWERS).write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def record(work, source):
@@ -391,12 +360,10 @@ def record(work, source):
     files = {key: content_of(work / key) for key in keys}
     write_json(work / NOTE, {"sets": [{"source": source, "files": files}]})
     if source != "kaggle" and (work / ANSWERS).exists():
-        table = io.StringIO()
-        rows = csv.writer(table)
-        rows.writerow(("filename", "label", "content"))
+        lines = ["filename,label,content"]
         for name, (label, _) in read_answers(work / ANSWERS).items():
-            rows.writerow((name, label, files.get(f"test1/{name}")))
-        write_text(work / ANSWERS, table.getvalue())
+            lines.append(f"{name},{label},{files.get(f'test1/{name}')}")
+        (work / ANSWERS).write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def content_of(path):
@@ -414,11 +381,6 @@ def clear_up(folder):
     """
     if (folder / UNFINISHED).is_dir():
         shutil.rmtree(folder / UNFINISHED)
-    old = read_json(folder / NOTE)  # of earlier versions: the source and the numbers of photos
-    counts = {part: len(photo_names(folder / part)) for part in PARTS}
-    if old.get("source") in [*SOURCES] and old.items() >= counts.items():
-        with suppress(ValueError):  # answers that are none
-            record(folder, old["source"])
     new = folder / FINISHED
     if not new.is_dir():
         return
@@ -474,12 +436,7 @@ def free_name(folder, content):
 
 def write_json(path, content):
     """Write a JSON file so that it is either there as a whole or not at all."""
-    write_text(path, json.dumps(content))
-
-
-def write_text(path, text):
-    """Write a text file so that it is either there as a whole or not at all."""
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
+    write_aside(path, lambda aside: aside.write_text(json.dumps(content), encoding="utf-8"))
 
 
 def read_json(path):
@@ -506,9 +463,6 @@ def listed(things, most=10):
     """Return the first few things as a list in words."""
     text = ", ".join(str(thing) for thing in things[:most])
     return text + (f" and {len(things) - most:,} more" if len(things) > most else "")
-
-
-# --- Checking ------------------------------------------------------------------------------------
 
 
 def check_photos(folder):
@@ -643,38 +597,22 @@ def read_answers(path):
     return {row["filename"]: (row["label"], row.get("content")) for row in rows}
 
 
-def is_tied(path):
-    """Whether a table of answers came with photos, and so counts for these only."""
-    try:
-        return all(content for _, content in read_answers(path).values())
-    except ValueError:
-        return False
-
-
 def numeric_order(name):
     """Return a sort key that puts cat.2.jpg before cat.10.jpg, and cats before dogs."""
     label, number = (TRAIN_NAME.fullmatch(name) or TEST_NAME.fullmatch(name)).groups()
     return label.lower(), int(number), name
 
 
-def find_fault(path):
-    """Return why a photo cannot be decoded, in a few words; an empty string if it can.
-
-    Raises OSError and MemoryError, which are no verdict on the photo.
-    """
-    try:
-        decode(path, size=(1, 1))  # the smallest scale still reads the whole file
-    except BadPhoto as problem:
-        return str(problem)
-    return ""
-
-
 def examine(path):
     """Return a photo's content and its fault; no content, and why, if it could not be read."""
     try:
-        return content_of(path), find_fault(path)
-    except (OSError, MemoryError) as problem:
+        content = content_of(path)
+        decode(path, size=(1, 1))  # the smallest scale still reads the whole file
+    except BadPhoto as problem:
+        return content, str(problem)
+    except (OSError, MemoryError) as problem:  # no verdict on the photo
         return "", f"could not be read this time ({why(problem)})"
+    return content, ""
 
 
 def why(problem):
@@ -689,17 +627,12 @@ def report(photos, folder):
     faults = [f"{name}: {reason}" for name, reason in photos.left_out.items()]
     files = "1 file" if len(faults) == 1 else f"{len(faults):,} files"
     left_out = f"; left out: {files} ({listed(faults)})" if faults else ""
-    for count, what, where in (
-        (cats, "cats", photos.train_folder),
-        (dogs, "dogs", photos.train_folder),
-        (tests, "photos", photos.test_folder),
-    ):
-        if not count:
-            raise PhotosError(
-                f"{where} holds no {what} that can be decoded (found: {cats:,} cats, {dogs:,} "
-                f"dogs, {tests:,} test photos{left_out}). Add some, or move train and test1 out "
-                f"of {folder} to start anew."
-            )
+    if min(cats, dogs) < NEEDED or not tests:
+        raise PhotosError(
+            f"{folder} holds too little that can be decoded (cats: {cats:,}, dogs: {dogs:,}, test "
+            f"photos: {tests:,}{left_out}). The notebook needs {NEEDED} cats, {NEEDED} dogs and a "
+            "test photo at least: add some, or move train and test1 elsewhere to start anew."
+        )
     things = "drawings" if photos.source == "practice" else "photos"
     answers = f"; their answers are in {photos.answers_file}" if photos.answers_file else ""
     print(f"{cats + dogs:,} labeled {things} ({cats:,} cats, {dogs:,} dogs) in", end=" ")
@@ -708,10 +641,12 @@ def report(photos, folder):
     print(printable(f"{tests:,} {kind} {things} in {photos.test_folder}{answers}"))
     print(printable(f"Source: {origin(photos)}{left_out or '; every file can be decoded'}"))
     for part, count in (("train", cats + dogs), ("test1", tests)):
-        there = count + sum(key.startswith(part) for key in photos.left_out)
-        warn_if_half_filled(folder, part, there, photos)
-    if min(cats, dogs) < NEEDED:
-        print(f"WARNING: the notebook needs at least {NEEDED} cats and {NEEDED} dogs to run.")
+        count += sum(key.startswith(part) for key in photos.left_out)
+        if count < photos.arrived.get(part, 0):
+            print(
+                f"WARNING: {folder / part} holds {count:,} photos, but {photos.arrived[part]:,} "
+                f"had arrived. For all, move train and test1 out of {folder} and run this again."
+            )
     if min(cats, dogs) < 0.4 * (cats + dogs):
         print("WARNING: the two kinds are far from even, so accuracy will say little.")
     if drawings := photos.sources.get("practice"):
@@ -723,27 +658,6 @@ def report(photos, folder):
             "with a network, or with one of the archives that data/README.md names in it:\n"
             + printable(str(folder))
         )
-
-
-def warn_if_half_filled(folder, part, count, photos):
-    """Print a warning when fewer photos lie there than arrived, or than the archive beside has."""
-    arrived, where = photos.arrived.get(part, 0), "had arrived"
-    if photos.sources.keys() == {"folder"} and (folder / f"{part}.zip").is_file():
-        try:
-            with zipfile.ZipFile(folder / f"{part}.zip") as archive:
-                names = {PurePosixPath(name).name for name in archive.namelist()}
-        except (OSError, *ZIP_ERRORS):
-            return  # the photos lie there, so their archive is not needed
-        arrived = sum(PARTS[part].fullmatch(name) is not None for name in names)
-        where = f"are in {part}.zip"
-    if count < arrived:
-        print(
-            f"WARNING: {folder / part} holds {count:,} photos, but {arrived:,} {where}. To have "
-            f"all, move train and test1 out of {folder} and run this again."
-        )
-
-
-# --- Decoding and loading ------------------------------------------------------------------------
 
 
 def load_photos(folder, filenames, size=(128, 128)):
@@ -778,7 +692,6 @@ def in_threads(work, items, label):
     """
     if not items:
         return []
-    batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
     results = []
     with (
         warnings.catch_warnings(),
@@ -787,32 +700,20 @@ def in_threads(work, items, label):
     ):
         warnings.simplefilter("ignore")  # odd photos are harmless, and the verdict says enough
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for done in pool.map(lambda batch: [work(item) for item in batch], batches):
-            results += done
-            progress.add(len(done))
+        for result in pool.map(work, items):
+            results.append(result)
+            progress.add(1)
     return results
-
-
-# --- From a shell --------------------------------------------------------------------------------
 
 
 def main():
     """Read the command line; return the exit status."""
-    choices = {"auto": AUTO_HELP} | {name: spec.help for name, spec in SOURCES.items()}
     parser = argparse.ArgumentParser(
         description="Get the dog and cat photos, in Kaggle's layout, and check them.",
-        epilog="sources:\n" + "\n".join(f"  {name:<10} {text}" for name, text in choices.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The sources are explained in data/README.md.",
     )
-    parser.add_argument(
-        "source", nargs="?", default="auto", choices=choices, help="see below (default: auto)"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path(sys.argv[0]).parent,
-        help="where to put the photos (default: where this script lies)",
-    )
+    parser.add_argument("source", nargs="?", default="auto", choices=["auto", *SOURCES])
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     try:
         get_photos(options.folder, options.source)

@@ -19,14 +19,15 @@ class UseAveragedWeights(keras.callbacks.SwapEMAWeights):
     Args:
         generator: a `PhotoGenerator` of the training photos, or another object with their
             pixels, an array of the shape (photos, height, width, 3), in an attribute `pixels`.
-        photos: how many of them to look at, at most.
+        photos: how many of them to look at, at most; never more than a quarter of them.
         batch_size: how many at a time. Only whole batches count, unless there is none.
     """
 
     def __init__(self, generator, photos=1024, batch_size=128):
         super().__init__(swap_on_epoch=True)
         pixels = generator.pixels
-        pixels = pixels[:: max(1, len(pixels) // photos)][:photos]
+        photos = max(1, min(photos, len(pixels) // 4))
+        pixels = pixels[:: len(pixels) // photos][:photos]
         whole = len(pixels) // batch_size * batch_size or len(pixels)
         self.batches = [pixels[start : start + batch_size] for start in range(0, whole, batch_size)]
 

@@ -163,7 +163,7 @@ LEFT_OUT = {
 def check(folder, data):
     """Put data among good photos as cat.77.jpg, run step 0, and return its Photos."""
     data = data() if callable(data) else data
-    write(folder, train_files(2) | test_files(1) | {"train/cat.77.jpg": data})
+    write(folder, train_files(3) | test_files(1) | {"train/cat.77.jpg": data})
     return get_photos.get_photos(folder)
 
 
@@ -188,7 +188,14 @@ def test_what_cannot_be_decoded_is_left_out_with_a_reason(kind, tmp_path, capfd)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         photos = check(tmp_path, data)
-    assert photos.train_files == ["cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"]
+    assert photos.train_files == [
+        "cat.0.jpg",
+        "cat.1.jpg",
+        "cat.2.jpg",
+        "dog.0.jpg",
+        "dog.1.jpg",
+        "dog.2.jpg",
+    ]
     assert list(photos.left_out) == ["train/cat.77.jpg"]
     assert reason in photos.left_out["train/cat.77.jpg"]
     assert (tmp_path / "train/cat.77.jpg").read_bytes() == data
@@ -222,7 +229,7 @@ def test_the_line_between_kept_and_left_out_is_three_quarters_of_the_rows(tmp_pa
     data = saved(noisy((80, 400)), quality=90)
     for percent in range(60, 95, 2):
         write(tmp_path, {f"{percent}.jpg": part_of(data, percent / 100)})
-    fault = {p: get_photos.find_fault(tmp_path / f"{p}.jpg") for p in range(60, 95, 2)}
+    fault = {p: get_photos.examine(tmp_path / f"{p}.jpg")[1] for p in range(60, 95, 2)}
     assert all(fault[percent].startswith("cut short") for percent in range(60, 72, 2))
     assert not any(fault[percent] for percent in range(80, 95, 2))
 

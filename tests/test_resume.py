@@ -199,6 +199,123 @@ def test_a_training_stopped_in_its_first_epoch_says_how_to_begin_anew(tmp_path):
     assert status != 0, "a network that is neither fresh nor saved must not be trained on"
 
 
+@pytest.mark.parametrize(
+    ("accident", "told"),
+    [
+        ("the stop button, in the first epoch", "run step 9 again for a fresh one"),
+        ("the stop button", "Run the cell with resume_training.start again"),
+    ],
+)
+def test_a_network_that_is_neither_fresh_nor_restored_is_not_trained(tmp_path, accident, told):
+    only_fit = TRAINING.replace(
+        "first = resume.start(", "first = first if attempt else resume.start("
+    )
+    assert only_fit != TRAINING
+    done = run(only_fit, tmp_path / "outputs", 30, accident)
+    assert "TrainingStopped Training was stopped" in done.stdout
+    assert done.returncode != 0 and told in done.stderr
+
+
+def test_another_precision_is_said(tmp_path):
+    folder = tmp_path / "outputs"
+    train(folder, epochs=2)
+    build = "model = keras.Sequential("
+    other = TRAINING.replace(build, f'keras.config.set_dtype_policy("mixed_bfloat16")\n{build}')
+    done = run(other, folder, 3, "none")
+    assert "It goes on with epoch 3." in done.stdout, done.stderr
+    assert "computed in float32; now it is mixed_bfloat16" in done.stdout
+    assert list(log_of(folder)["precision"]) == ["float32", "float32", "mixed_bfloat16"]
+
+
+SPREADSHEET = {  # what a spreadsheet may do to the log, and a piece of what is said
+    "semicolons": (lambda log: log.to_csv(index=False, sep=";"), "no commas between columns"),
+    "decimal commas": (lambda log: log.to_csv(index=False, sep=";", decimal=","), "no commas"),
+    "a missing column": (lambda log: log.drop(columns="seconds").to_csv(index=False), "'seconds'"),
+    "another date format": (
+        lambda log: log.assign(finished="26.11.2026 11:26").to_csv(index=False),
+        "26.11.2026",
+    ),
+    "a lost row": (lambda log: log.drop(index=0).to_csv(index=False), "not 1, 2, 3"),
+    "a word": (lambda log: log.assign(loss="about 0.3").to_csv(index=False), "about 0.3"),
+    "nothing in it": (lambda log: "", "No columns"),
+}
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two epochs") / "outputs"
+    train(folder, epochs=2)
+    return folder
+
+
+@pytest.mark.parametrize("case", SPREADSHEET)
+def test_a_log_that_a_spreadsheet_has_changed_is_named_and_kept(two_epochs, tmp_path, case):
+    from resume_training import ResumeTraining
+
+    change, told = SPREADSHEET[case]
+    folder = shutil.copytree(two_epochs, tmp_path / "outputs")
+    (file,) = folder.glob("*/training_log.csv")
+    file.write_text(change(pd.read_csv(file)))
+    before = {path.name: path.read_bytes() for path in file.parent.iterdir()}
+    callback = ResumeTraining(folder, None, None)
+    callback.folder = file.parent
+    with pytest.raises(ValueError, match="is not as it was written") as problem:
+        callback._read_log()
+    assert told in str(problem.value) and str(file) in str(problem.value)
+    assert {path.name: path.read_bytes() for path in file.parent.iterdir()} == before
+
+
+def test_a_log_that_was_changed_is_not_trained_over(two_epochs, tmp_path):
+    folder = shutil.copytree(two_epochs, tmp_path / "outputs")
+    (file,) = folder.glob("*/training_log.csv")
+    file.write_text(file.read_text().replace(",", ";"))
+    before = file.read_text()
+    done = run(TRAINING, folder, 3, "none")
+    assert done.returncode != 0 and "is not as it was written" in done.stderr
+    assert file.read_text() == before and len([*file.parent.glob("epoch-*")]) == 2
+
+
+SAVE = """
+from resume_training import write_aside
+write_aside(resume.folder / "dogs_vs_cats.keras", model.save)
+"""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_killed_at_random_times_training_and_saving_end_as_if_undisturbed(
+    undisturbed, tmp_path, kills
+):
+    import keras
+
+    expected, _ = undisturbed
+    root = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root / "notebooks"), str(root / "data")])
+    random, killed, number = np.random.default_rng(kills), 0, 0
+    seconds = 20.0  # of a run from its start to its end, on this computer
+    while killed < kills:
+        folder, number = tmp_path / f"{number}", number + 1
+        while True:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, "-c", TRAINING + SAVE, str(folder), "30", "none"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+            try:
+                status = process.wait(random.uniform(0.2, 1.1) * seconds if killed < kills else 180)
+                assert status == 0
+                seconds = time.monotonic() - began
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+        pd.testing.assert_frame_equal(log_of(folder), expected, rtol=0.01, atol=0.001)
+        (model,) = folder.glob("*/dogs_vs_cats.keras")
+        assert keras.models.load_model(model).count_params() > 0
+
+
 def test_weights_that_are_nan_are_not_saved(undisturbed, tmp_path):
     expected, _ = undisturbed
     folder = tmp_path / "outputs"
@@ -326,12 +443,12 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
         save = staticmethod(full)
         layers = ()
         get_weights = staticmethod(list)
-        optimizer = type("Optimizer", (), {"learning_rate": 0.001})
+        optimizer = type("Optimizer", (), {"learning_rate": 0.001, "iterations": 0})
 
     callback = ResumeTraining(tmp_path, None, None)
     callback.set_model(Model())
     callback.folder, callback.must_replay, callback.log = tmp_path, False, pd.DataFrame()
-    callback.epochs = 1
+    callback.epochs, callback.iterations, callback.precision = 1, 0, "float32"
     callback.on_epoch_begin(0)
     callback.on_epoch_end(0, dict.fromkeys(["loss", "accuracy", "val_loss", "val_accuracy"], 0.5))
     said = capsys.readouterr().out
@@ -352,8 +469,9 @@ def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     callback = ResumeTraining(tmp_path, None, None)
-    callback.set_model(SimpleNamespace(layers=()))
+    callback.set_model(SimpleNamespace(layers=(), optimizer=SimpleNamespace(iterations=0)))
     callback.must_replay, callback.log, done = False, pd.DataFrame(), []
+    callback.iterations = 0
 
     def fit():
         signal.raise_signal(signal.SIGINT)
@@ -370,6 +488,19 @@ def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):  # training died of an error; something else runs
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_that_cannot_be_called_is_not_called(tmp_path):
+    from resume_training import ResumeTraining
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        callback = ResumeTraining(tmp_path, None, None)
+        callback.handler_before = signal.SIG_IGN
+        callback._on_stop_button(signal.SIGINT, None)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -1,5 +1,6 @@
-"""Steps 7, 8, 17, 18, 23, 27, 33 and 34: charts and pictures, each with a text alternative."""
+"""Steps 7 to 38: charts and pictures, each with a text alternative, and wide texts."""
 
+import html
 import math
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,12 @@ def show(description):
     figure = plt.gcf()
     display(figure, metadata={"image/png": {"alt": description}})
     plt.close(figure)
+
+
+def show_text(text):
+    """Show a wide text, which can be scrolled sideways where the page is narrower."""
+    page = f'<pre style="overflow-x: auto; white-space: pre">{html.escape(text)}</pre>'
+    display({"text/plain": text, "text/html": page}, raw=True)
 
 
 def plot_classes(labels, title):

@@ -50,3 +50,12 @@ def test_a_grid_shows_every_picture_with_its_title_and_nothing_else(shown, count
     texts = [[axis.get_xlabel() for axis in figure.axes if axis.axison] for figure, _ in shown]
     assert texts == [titles, [""] * count]
     assert shown[0][1] == {"image/png": {"alt": "Photos."}}
+
+
+def test_a_wide_text_is_shown_as_it_is(monkeypatch):
+    shown = []
+    monkeypatch.setattr(pictures, "display", lambda data, raw: shown.append(data))
+    pictures.show_text("a < b\n  c")
+    assert (
+        shown[0]["text/plain"] == "a < b\n  c" and ">a &lt; b\n  c</pre>" in shown[0]["text/html"]
+    )

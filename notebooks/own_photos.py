@@ -32,18 +32,19 @@ def load_own_photos(folder, size):
     for path in files:
         if is_junk(path.name):
             continue
+        if path.is_dir():
+            print(printable(f"{path.name} is left out: it is a folder."))
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a large photo is no attack here
-                photo = decode(path, size) if path.is_file() else None
+                photo = decode(path, size)
         except (BadPhoto, OSError, MemoryError) as problem:
             reason = str(problem)
-            if not heif_is_there and path.is_file() and path.read_bytes()[4:12] in HEIC:
+            unknown = isinstance(problem, BadPhoto) and not heif_is_there
+            if unknown and path.read_bytes()[4:12] in HEIC:
                 reason = "a HEIC photo; run %pip install pillow-heif, then restart the kernel"
             print(printable(f"{path.name} is left out: {reason}."))
-            continue
-        if photo is None:
-            print(printable(f"{path.name} is left out: it is a folder."))
             continue
         names.append(path.name)
         pixels.append(np.asarray(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)))

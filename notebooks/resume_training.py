@@ -8,17 +8,17 @@ the log through the other callbacks, so that they count on as if nothing had hap
 
 import hashlib
 import json
-import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-from files import write_aside
+from files import move_new, write_aside
 
 COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
 COLUMNS += ["precision", "finished"]
@@ -51,14 +51,14 @@ def fingerprint(model, generators, settings):
         [generator.filenames, generator.labels, generator.settings, hash_of(generator.pixels)]
         for generator in generators
     ]
-    if not hasattr(model, "first_learning_rate"):
-        model.first_learning_rate = number(model.optimizer.learning_rate)
+    if not hasattr(model.optimizer, "first_learning_rate"):
+        model.optimizer.first_learning_rate = number(model.optimizer.learning_rate)
     compilation = model.get_compile_config()
     optimizer = compilation["optimizer"]["config"]
     for config in [optimizer, optimizer.get("inner_optimizer", {}).get("config", {})]:
         for changing in ["name", "learning_rate"]:
             config.pop(changing, None)
-    rate = round(model.first_learning_rate, 9)
+    rate = round(model.optimizer.first_learning_rate, 9)
     parts = [layers, model.input_shape, compilation, rate, photos, settings]
     parts = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
@@ -146,12 +146,12 @@ class ResumeTraining(keras.callbacks.Callback):
                 "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
             ) from None
 
-        trained_before = number(model.optimizer.iterations) > 0
+        trained_before = hasattr(model, "was_trained") or number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
         self.precision = model.dtype_policy.name
         self.log, self.best_weights = self._restore(model)
         self.must_replay = not self.log.empty
-        self.iterations = number(model.optimizer.iterations)
+        self.iterations, self.is_restored = number(model.optimizer.iterations), True
         training_generator.epoch = len(self.log)
 
         others = [path.name for path in self.root.glob("*/training_log.csv")]
@@ -159,8 +159,8 @@ class ResumeTraining(keras.callbacks.Callback):
         if self.log.empty and trained_before:
             raise ValueError(NOT_FRESH)
         if self.log.empty and self.log_file.exists():
-            aside = self.folder / "training_log_before.csv"
-            os.replace(self.log_file, aside)
+            aside = self.folder / f"training_log_before_{datetime.now():%Y%m%d-%H%M%S}.csv"
+            move_new(self.log_file, aside)
             print(f"Nothing in {self.folder} can be gone on from. Its log is kept: {aside.name}.")
             print("Training starts anew.")
             return 0
@@ -193,25 +193,31 @@ class ResumeTraining(keras.callbacks.Callback):
         print("\nIt is loaded instead of training again. To train anew, delete that folder.")
         return epochs
 
+    def on_train_begin(self, logs=None):
+        self.may_train, self.is_restored = self.is_restored, False
+
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch != len(self.log) or number(self.model.optimizer.iterations) != self.iterations:
+        changed = number(self.model.optimizer.iterations) != self.iterations
+        if changed or epoch != len(self.log) or not self.may_train:
             raise ValueError(
                 "The network is not as the last saved epoch left it. Run the cell with "
                 "resume_training.start again: it finds where to go on."
                 if len(self.log)
                 else NOT_FRESH
             )
+        self.model.was_trained = True
         if self.must_replay:
             self._replay()
             self.must_replay = False
         # What dropout draws depends on seed, epoch and layer, not on what happened before.
         for position, layer in enumerate(self.model.layers):
-            if isinstance(layer, keras.layers.Dropout):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
                 random = np.random.default_rng([self.seed, epoch, position])
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
         self.interrupted = False
-        if threading.current_thread() is threading.main_thread():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) != self._on_stop_button:
             self.handler_before = signal.signal(signal.SIGINT, self._on_stop_button)
 
     def _on_stop_button(self, number, frame):
@@ -253,8 +259,8 @@ class ResumeTraining(keras.callbacks.Callback):
                 "best epoch so far. Run step 24 again from its first cell to go on."
             )
         raise TrainingStopped(
-            "Training was stopped in its first epoch, so nothing is saved yet. To begin anew, run "
-            "step 9 again, then steps 12 to 14 and step 24."
+            "Training was stopped before an epoch was saved. To begin anew, run step 9 again, then "
+            "steps 12 to 14 and step 24."
         )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -264,8 +270,15 @@ class ResumeTraining(keras.callbacks.Callback):
                 "saved before is whole: run the notebook again. If it comes back, lower "
                 "LEARNING_RATE (step 4)."
             )
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.handler_before)
+        try:
+            self._save_epoch(logs)
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, self.handler_before)
+        self._end_if_interrupted()  # pressed since the last validation batch
+
+    def _save_epoch(self, logs):
+        """Print the line of an epoch that has ended, and save its row of the log and the model."""
         self.iterations = number(self.model.optimizer.iterations)
         now = datetime.now()
         row = {"epoch": len(self.log) + 1}
@@ -277,22 +290,24 @@ class ResumeTraining(keras.callbacks.Callback):
         print("\r" + epoch_line(row, self.epochs))
         row = pd.DataFrame([row])
         self.log = row if self.log.empty else pd.concat([self.log, row], ignore_index=True)
+        epoch = len(self.log)
 
         # The log goes first: a model file without its row would not be trusted by `start`.
         try:
             write_aside(self.log_file, lambda path: self.log.to_csv(path, index=False))
-            write_aside(self._model_file(epoch + 1), self.model.save)
+            write_aside(self._model_file(epoch), self.model.save)
         except (OSError, RuntimeError) as error:  # h5py raises the latter when the disk is full
             print(
-                f"\nEpoch {epoch + 1} could not be saved in {self.folder} ({error}). Training goes "
-                "on and the files saved before are whole; make room there before you stop it."
+                f"\nEpoch {epoch} could not be saved in {self.folder} ({error}). Training goes on "
+                "and the files saved before are whole; make room there, or close the program that "
+                "has its files open, before you stop it."
             )
             return
-        self.whole_files[epoch + 1] = self._model_file(epoch + 1)
+        self.whole_files[epoch] = self._model_file(epoch)
         keep = {*sorted(self.whole_files)[-2:], self._best_epoch(self.log)}
         for old in self.whole_files.keys() - keep:
-            self.whole_files.pop(old).unlink(missing_ok=True)
-        self._end_if_interrupted()  # pressed since the last validation batch
+            with suppress(OSError):  # Windows keeps what another program has open
+                self.whole_files.pop(old).unlink()
 
     def on_train_end(self, logs=None):
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
@@ -312,9 +327,9 @@ class ResumeTraining(keras.callbacks.Callback):
         untrained = [keras.ops.convert_to_numpy(variable) for variable in variables]
         self.whole_files = {}
         for path in self.folder.glob("epoch-*.keras"):
-            epoch = int(path.stem.removeprefix("epoch-"))
-            if epoch <= len(log) and self._load(model, path):
-                self.whole_files[epoch] = path
+            epoch = path.stem.removeprefix("epoch-")
+            if epoch.isdecimal() and int(epoch) <= len(log) and self._load(model, path):
+                self.whole_files[int(epoch)] = path
         if not self.whole_files:
             for variable, value in zip(variables, untrained, strict=True):
                 variable.assign(value)
@@ -349,6 +364,8 @@ class ResumeTraining(keras.callbacks.Callback):
             for callback in callbacks:
                 callback.on_epoch_end(row["epoch"] - 1, dict(row))
         self.early_stopping.best_weights = self.best_weights
+        # A plateau that was passed with more patience ends nothing now.
+        self.model.stop_training, self.early_stopping.stopped_epoch = False, 0
         for callback, verbose in zip(callbacks, spoken, strict=True):
             callback.verbose = verbose
 
@@ -441,3 +458,21 @@ def say_how_long(model, training_generator, validation_generator, epochs):
 def number(variable):
     """Return the value of a Keras variable as a float, wherever it lies, be it on several GPUs."""
     return float(keras.ops.convert_to_numpy(variable))
+
+
+def save_model(model, path):
+    """Save a model whole or not at all, ready for `keras.models.load_model`.
+
+    The averages of the weights in its optimizer become those of the weights as they are. (On JAX,
+    both would share memory otherwise, which `evaluate` takes away from one of them.)
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written; a file of this name that
+            was there stays as it was.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for weights, average in zip(model.trainable_variables, averages, strict=True):
+            average.assign(keras.ops.convert_to_numpy(weights))
+    write_aside(path, model.save)

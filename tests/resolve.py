@@ -3,9 +3,9 @@
     python tests/resolve.py
 
 For each platform and Python, `uv` looks for the newest wheels that requirements.txt allows, on
-the package index that pip uses, and says how many there are; "none" stands for a package without
-a wheel, whose name and reason are printed below. The exit status is 1 where a platform that the
-README promises has none.
+the package index that it is set to (PyPI by default), and says how many there are; "none" stands
+for a package without a wheel or an index out of reach; the reason is printed below. The exit
+status is 1 where a platform that the README promises has none.
 """
 
 import os
@@ -48,7 +48,8 @@ def main():
     for name, (platform, macos, is_promised) in PLATFORMS.items():
         found = [resolve(platform, version, macos) for version in PYTHONS]
         print(f"| {name} | {' | '.join(str(count or 'none') for count, _ in found)} |", flush=True)
-        reasons += [f"{name}: {reason}" for _, reason in found[:1] if reason]
+        for version, (_, reason) in zip(PYTHONS, found, strict=True):
+            reasons += [f"{name}, Python {version}: {reason}"] if reason else []
         promised &= not is_promised or all(count for count, _ in found)
     print(*reasons, sep="\n")
     return 0 if promised else 1

@@ -170,3 +170,16 @@ def test_what_is_no_photo_gets_a_sentence(tmp_path, capsys):
     assert "more is left out: it is a folder.\n" in said
     assert "text.jpg is left out: not a picture that Pillow can decode.\n" in said
     assert "phone.heic is left out: a HEIC photo; run %pip install pillow-heif" in said
+
+
+def test_a_photo_that_cannot_be_read_gets_a_sentence(tmp_path, monkeypatch, capsys):
+    def refuse(path, size):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "cat.jpg").write_bytes(b"x")
+    monkeypatch.setattr(own_photos, "decode", refuse)
+    names, _ = own_photos.load_own_photos(tmp_path, (8, 8))
+    assert (
+        names == []
+        and "cat.jpg is left out: [Errno 13] Permission denied" in capsys.readouterr().out
+    )

@@ -194,7 +194,7 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
 
 def test_a_training_stopped_in_its_first_epoch_says_how_to_begin_anew(tmp_path):
     status, printed = train(tmp_path / "outputs", accident="the stop button, in the first epoch")
-    assert "\nTrainingStopped Training was stopped in its first epoch, so nothing is" in printed
+    assert "\nTrainingStopped Training was stopped before an epoch was saved." in printed
     assert "usual handler True" in printed and "only its sentence True" in printed
     assert status != 0, "a network that is neither fresh nor saved must not be trained on"
 
@@ -214,6 +214,30 @@ def test_a_network_that_is_neither_fresh_nor_restored_is_not_trained(tmp_path, a
     done = run(only_fit, tmp_path / "outputs", 30, accident)
     assert "TrainingStopped Training was stopped" in done.stdout
     assert done.returncode != 0 and told in done.stderr
+
+
+def test_stopped_right_after_going_on_it_is_not_trained_further_either(tmp_path):
+    only_fit = TRAINING.replace("= resume.start(", "= first if attempt else resume.start(")
+    train(tmp_path / "outputs", epochs=1)  # the last epoch is the best one, too
+    done = run(only_fit, tmp_path / "outputs", 30, "the stop button, in the first epoch")
+    assert "TrainingStopped Training was stopped in epoch 2." in done.stdout
+    assert done.returncode != 0
+    assert "Run the cell with resume_training.start again" in done.stderr
+
+
+def test_a_half_trained_network_that_is_compiled_anew_is_not_fresh(tmp_path):
+    start = "    first = resume.start("
+    compiled = (
+        "    model.compile(keras.optimizers.RMSprop(0.01), loss='categorical_crossentropy')\n"
+    )
+    done = run(
+        TRAINING.replace(start, f"    if attempt:\n    {compiled}{start}"),
+        tmp_path / "outputs",
+        30,
+        "the stop button, in the first epoch",
+    )
+    assert done.returncode != 0 and "run step 9 again for a fresh one" in done.stderr
+    assert len([*(tmp_path / "outputs").iterdir()]) == 2, "filed under its own learning rate"
 
 
 def test_another_precision_is_said(tmp_path):
@@ -276,8 +300,8 @@ def test_a_log_that_was_changed_is_not_trained_over(two_epochs, tmp_path):
 
 
 SAVE = """
-from resume_training import write_aside
-write_aside(resume.folder / "dogs_vs_cats.keras", model.save)
+from resume_training import save_model
+save_model(model, resume.folder / "dogs_vs_cats.keras")
 """
 
 
@@ -358,6 +382,8 @@ def test_a_finished_training_is_loaded_and_more_epochs_continue_it(tmp_path):
     assert "history 2 log 2" in printed
     pd.testing.assert_frame_equal(log_of(folder), first)
 
+    (last,) = folder.glob("*/epoch-002.keras")
+    shutil.copy(last, last.with_name("epoch-002 - Copy.keras"))
     _, printed = train(folder, epochs=3)
     assert "It goes on with epoch 3." in printed
     pd.testing.assert_frame_equal(log_of(folder).head(2), first)
@@ -396,9 +422,15 @@ def test_when_all_model_files_are_damaged_training_starts_anew_and_the_log_is_ke
 
     _, printed = train(folder, epochs=1)
     assert "Training starts anew." in printed
-    (kept,) = folder.glob("*/training_log_before.csv")
+    (kept,) = folder.glob("*/training_log_before_*.csv")
     pd.testing.assert_frame_equal(pd.read_csv(kept).drop(columns=["seconds", "finished"]), before)
     assert len(log_of(folder)) == 1
+
+    for file in folder.glob("*/epoch-*.keras"):
+        file.write_bytes(b"damaged")
+    train(folder, epochs=1)
+    assert len([*folder.glob("*/training_log_before_*.csv")]) == 2, "and so is the one after it"
+    assert kept.exists()
 
 
 @pytest.mark.parametrize(
@@ -406,7 +438,7 @@ def test_when_all_model_files_are_damaged_training_starts_anew_and_the_log_is_ke
     [
         ("train, validation = Generator(1)", "train, validation = Generator(3)"),
         ("patience=2, factor=0.5", "patience=2, factor=0.2"),
-        ("layers.Dropout(0.25)", "layers.Dropout(0.5)"),
+        ("layers.Dropout(0.25)", "layers.Dropout(0)"),
         ("8, 8, 3", "9, 9, 3"),
     ],
 )
@@ -419,7 +451,8 @@ def test_another_training_is_left_alone(tmp_path, piece, change):
     changed = TRAINING.replace(piece, change)
     assert changed != TRAINING
     done = run(changed, folder, 1, "none")
-    assert "(1 of other kinds lie in" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "(1 of other kinds lie in" in done.stdout
     assert {path.name: path.read_bytes() for path in old.iterdir()} == content
 
 
@@ -449,6 +482,7 @@ def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, capsys):
     callback.set_model(Model())
     callback.folder, callback.must_replay, callback.log = tmp_path, False, pd.DataFrame()
     callback.epochs, callback.iterations, callback.precision = 1, 0, "float32"
+    callback.may_train = True
     callback.on_epoch_begin(0)
     callback.on_epoch_end(0, dict.fromkeys(["loss", "accuracy", "val_loss", "val_accuracy"], 0.5))
     said = capsys.readouterr().out
@@ -471,7 +505,7 @@ def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
     callback = ResumeTraining(tmp_path, None, None)
     callback.set_model(SimpleNamespace(layers=(), optimizer=SimpleNamespace(iterations=0)))
     callback.must_replay, callback.log, done = False, pd.DataFrame(), []
-    callback.iterations = 0
+    callback.iterations, callback.may_train = 0, True
 
     def fit():
         signal.raise_signal(signal.SIGINT)
@@ -490,6 +524,40 @@ def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_after_an_error_in_fit_the_stop_button_still_works(tmp_path):
+    from resume_training import ResumeTraining
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    callback = ResumeTraining(tmp_path, None, None)
+    callback.set_model(SimpleNamespace(layers=(), optimizer=SimpleNamespace(iterations=0)))
+    callback.must_replay, callback.log = False, pd.DataFrame()
+    callback.iterations, callback.may_train = 0, True
+    try:
+        callback.on_epoch_begin(0)  # the first batch ends in an error, and `fit` is run again
+        callback.on_epoch_begin(0)
+        assert callback.handler_before is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_plateau_that_was_passed_with_more_patience_ends_nothing(tmp_path):
+    import keras
+    from resume_training import ResumeTraining
+
+    stopping = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=1)
+    reduction = keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="max", patience=9)
+    model = network()
+    callback = ResumeTraining(tmp_path, stopping, reduction)
+    for each in [callback, stopping, reduction]:
+        each.set_model(model)
+        each.on_train_begin() if each is not callback else None
+    accuracies = [0.5, 0.4, 0.4, 0.6]
+    callback.log = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_accuracy": accuracies})
+    callback.log["learning_rate"], callback.best_weights = 0.001, None
+    callback._replay()
+    assert not model.stop_training and stopping.best == 0.6 and stopping.wait == 0
 
 
 def test_a_handler_that_cannot_be_called_is_not_called(tmp_path):

@@ -42,14 +42,14 @@ def show_grid(pictures, description, titles=None, columns=5):
     """
     rows = math.ceil(len(pictures) / columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2 * columns, 2.4 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(1.6 * columns, 1.9 * rows), squeeze=False, layout="constrained"
     )
     for position, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
         if position < len(pictures):
             axis.imshow(pictures[position])
-            axis.set_xlabel(titles[position] if titles else "", fontsize=11, labelpad=3)
+            axis.set_xlabel(titles[position] if titles else "", fontsize=9, labelpad=2)
         else:
             axis.axis("off")
-    figure.get_layout_engine().set(h_pad=0.08)
+    figure.get_layout_engine().set(h_pad=0.06)
     show(description)

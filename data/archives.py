@@ -203,10 +203,17 @@ def verify(path, spec):
     """Raise DamagedDownload unless the file has the size and the content that `spec` names."""
     if size_of(path) != spec.size:
         raise DamagedDownload(f"{size_of(path):,} bytes came instead of {spec.size:,}")
-    if spec.sha256:  # otherwise, unpacking compares the checksum of each file in it
+    if spec.sha256:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != spec.sha256:
                 raise DamagedDownload("its SHA-256 checksum is not the expected one")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # compares the checksum of each file in it
+                raise DamagedDownload(f"{damaged} in it is damaged")
+    except (*ZIP_ERRORS, OSError) as problem:
+        raise DamagedDownload("what came is not a whole zip archive") from problem
 
 
 def size_of(path):

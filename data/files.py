@@ -11,7 +11,6 @@ else:
     import fcntl
 
 LOCK = ".get_photos_lock"  # a file in the photos' folder; needed on Windows only
-TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # what systems say of a lock that is held
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def is_taken(lock):
         else:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
-        return problem.errno in TAKEN
+        return problem.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # it is held
     return False
 
 

@@ -238,6 +238,7 @@ def head(pen, rng, label, coat, turn):
     """Draw the head at the origin, 1 in radius; turn from -1 (facing left) to 1 (right)."""
     base, pale, mark = coat["base"], coat["pale"], coat["mark"]
     cat = label == "cat"
+    tilt = rng.uniform(-0.15, 0.15)
     ear = mark if rng.random() < 0.3 else coat["ear"]
     inner = [mix(PINK, ear, 0.4), shade(ear, 0.6), shade(ear, 1.4)][rng.integers(3)]
     move = 0.22 * turn  # how far eyes and nose move sideways
@@ -283,7 +284,7 @@ def head(pen, rng, label, coat, turn):
             pen.stroke(mouth, 0.05, coat["line"])
             for rise in (-0.16, 0, 0.16):
                 start = (x + side * 0.3, y + 0.15 + rise / 3)
-                end = (x + side * 1.25, y + rng.uniform(0, 0.2) + rise * 1.5)
+                end = (x + side * 1.25, y + 0.1 + rise * 1.5 + tilt)
                 bend = (x + side * 0.8, y + 0.05 + rise)
                 pen.stroke([start, bend, end], 0.035, whisker)
     else:

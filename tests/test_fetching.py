@@ -150,6 +150,7 @@ def test_checksum(server, tmp_path):
         ("broken", "500 Internal Server Error"),
         ("silent", "no answer within 1.5 seconds"),
         ("trickle", "no answer within 1.5 seconds"),
+        ("wrong", "not a whole zip archive"),
         ("page", f"it offers 27 bytes instead of {len(ARCHIVE):,}"),
         ("longer", f"it sent more than {len(ARCHIVE):,} bytes"),
         ("cut_at_once", "it cannot be reached"),

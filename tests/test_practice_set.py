@@ -127,8 +127,8 @@ def test_each_answer_is_what_was_drawn(tmp_path, monkeypatch):
 
 
 def test_drawing_takes_little_time(full):
-    """1,200 drawings in under 30 s on an ordinary processor; twice that passes on a slow one."""
-    assert full[1] < 60
+    """1,200 drawings in under 30 s on an ordinary processor; three times that on a slow one."""
+    assert full[1] < 90
 
 
 def test_pixels_alone_do_not_give_it_away(training_pictures):

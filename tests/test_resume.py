@@ -119,15 +119,17 @@ print("kept", model.evaluate(validation, verbose=0)[1], "best", resume.log["val_
 """
 
 
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'notebooks'}{os.pathsep}{ROOT / 'data'}"}
+
+
 def run(script, folder, epochs, accident):
     """Run a training script in a process of its own."""
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([str(root / "notebooks"), str(root / "data")])
     return subprocess.run(
         [sys.executable, "-c", script, str(folder), str(epochs), accident],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": path},
+        env=ENVIRONMENT,
         timeout=180,
     )
 
@@ -312,8 +314,6 @@ def test_killed_at_random_times_training_and_saving_end_as_if_undisturbed(
     import keras
 
     expected, _ = undisturbed
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([str(root / "notebooks"), str(root / "data")])
     random, killed, number = np.random.default_rng(kills), 0, 0
     seconds = 20.0  # of a run from its start to its end, on this computer
     while killed < kills:
@@ -324,7 +324,7 @@ def test_killed_at_random_times_training_and_saving_end_as_if_undisturbed(
                 [sys.executable, "-c", TRAINING + SAVE, str(folder), "30", "none"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": path},
+                env=ENVIRONMENT,
             )
             try:
                 status = process.wait(random.uniform(0.2, 1.1) * seconds if killed < kills else 180)

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections import namedtuple
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -74,11 +74,10 @@ class Source:
 
     title: str
     archive: str = ""
-    unpacked: str = ""  # the folder that double-clicking the archive leaves
+    also: str = ""  # another name, in small letters, of the archive or of the folder in it
     addresses: tuple = ()
     size: int = 0
     sha256: str = ""
-    also: str = ""  # another name of the archive
 
 
 def fetch_from_kaggle():
@@ -235,7 +234,6 @@ def need_space(folder, needed, what):
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
-    NotImplementedError,
     lzma.LZMAError,
     RuntimeError,
     ValueError,
@@ -307,8 +305,9 @@ def open_archive(path):
                 raise zipfile.BadZipFile("its list of files is missing")
             refuse_unsafe(path, infos)
             yield [
-                Entry(name_in(info), info.file_size, partial(archive.open, info), None)
-                for info in infos
+                # Some Windows programs write backslashes.
+                Entry(i.filename.replace("\\", "/"), i.file_size, partial(archive.open, i), None)
+                for i in infos
             ]
     except NotImplementedError as problem:
         raise PhotosError(
@@ -326,11 +325,6 @@ def open_archive(path):
             f"{path} is {found} ({size_of(path):,} bytes; {reason}). It was left as it is, and "
             "nothing was unpacked. Fetch it again, or move it elsewhere to use another source."
         ) from problem
-
-
-def name_in(info):
-    """Return an entry's name with forward slashes; some Windows programs write the others."""
-    return info.filename.replace("\\", "/")
 
 
 def refuse_unsafe(path, infos):
@@ -396,7 +390,7 @@ def copy_entry(entry, target):
             )
 
 
-class Progress:
+class Progress(AbstractContextManager):
     """A line that is rewritten in place, in a terminal and in a notebook.
 
     Written to a file, it is printed once, at the end. (Keras's bar takes seconds to import, and
@@ -409,9 +403,6 @@ class Progress:
         self.began = self.shown = time.monotonic()
         self.width = 0
         self.live = sys.stdout.isatty() or type(sys.stdout).__name__ == "OutStream"  # Jupyter's
-
-    def __enter__(self):
-        return self
 
     def add(self, amount):
         """Count `amount` more as done, and show it now and then."""

@@ -55,13 +55,12 @@ SOURCES = {
     "kaggle": Source(
         title="Kaggle's competition dogs-vs-cats",
         archive="dogs-vs-cats.zip",
-        unpacked="dogs-vs-cats",
         also="dogs-vs-cats-redux-kernels-edition.zip",
     ),
     "microsoft": Source(
         title="Microsoft's copy of the 25,000 labeled photos",
         archive="kagglecatsanddogs_5340.zip",
-        unpacked="PetImages",
+        also="petimages",
         addresses=(
             "https://download.microsoft.com/download/3/E/1/"
             "3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
@@ -72,7 +71,6 @@ SOURCES = {
     "google": Source(
         title="Google's teaching subset of 3,000 photos",
         archive="cats_and_dogs_filtered.zip",
-        unpacked="cats_and_dogs_filtered",
         addresses=(
             "https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",
             "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
@@ -90,6 +88,8 @@ OTHER_PART = {"train": "test1", "test1": "train"}
 COPY = re.compile(r"( \(\d+\)| - copy| copy)+(?=\.zip$|$)")  # what browsers add to a name
 TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabeled part, and how it is drawn
 NEEDED = 3  # cats, and dogs, for the notebook to run to its end
+
+HERE = Path(__file__).resolve().parent  # the usual folder of the photos
 
 # Beside train and test1 in the photos' folder:
 ANSWERS, NOTE, VERDICTS = "test1_answers.csv", "photos_source.json", "checked_photos.json"
@@ -127,8 +127,9 @@ class Photos:
 def get_photos(folder, source="auto", timeout=TIMEOUT):
     """Make sure that `folder` holds checked photos, print a report and return a Photos.
 
-    `source` is "auto" or a key of SOURCES; a server gets `timeout` seconds to answer. Raises
-    PhotosError, with one clear message, when there is something that the reader has to do.
+    `source` is "auto" or a key of SOURCES; a server gets `timeout` seconds to answer. A folder
+    that cannot be written to may hold photos or archives; the latter are unpacked beside this
+    script. Raises PhotosError, with one clear message, when the reader has to do something.
     """
     folder = Path(folder).expanduser()
     if source not in ("auto", *SOURCES):
@@ -136,11 +137,20 @@ def get_photos(folder, source="auto", timeout=TIMEOUT):
     try:
         must_be_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        lying = folder  # the folder of archives
+        if not os.access(folder, os.W_OK) and not all(find_part(folder, part) for part in PARTS):
+            folder = HERE
+            source, archives = archives_in(lying, source, list(PARTS))
+            if not archives:
+                raise PhotosError(
+                    f"{lying} cannot be written to, and has neither train and test1 nor a fitting "
+                    "archive in it (data/README.md names them). Choose another folder."
+                )
         with one_run_at_a_time(folder):
             clear_up(folder)
             missing = [part for part in PARTS if not find_part(folder, part)]
             if missing:
-                arrive(folder, source, missing, timeout)
+                arrive(folder, lying, source, missing, timeout)
             photos = check_photos(folder)
     except OSError as problem:
         raise explained(problem, folder) from problem
@@ -236,16 +246,16 @@ def photo_names(folder):
     return [name for name in os.listdir(folder) if not is_junk(name)] if folder.is_dir() else []
 
 
-def arrive(folder, source, missing, timeout):
-    """Fill the parts `missing` of `folder` from archives that lie there, or from `source`."""
-    name, archives = archives_in(folder, source, missing)
+def arrive(folder, lying, source, missing, timeout):
+    """Fill the parts `missing` of `folder` from archives in `lying`, or from `source`."""
+    name, archives = archives_in(lying, source, missing)
     for path in (path for part in missing for path in part_folders(folder, part)):
         if path.stat().st_dev != folder.stat().st_dev:
             raise PhotosError(
                 f"{path} lies on another disk than {folder}. Choose a folder on that disk for all "
                 "the photos, or delete the link, then run this again."
             )
-    if not archives and len(missing) == 1:
+    if (not archives or lying != folder) and len(missing) == 1:
         part, there = missing[0], folder / OTHER_PART[missing[0]]
         raise PhotosError(
             f"{there} holds photos, but {folder / part} does not. Put Kaggle's {part}.zip or "
@@ -282,29 +292,23 @@ def arrive(folder, source, missing, timeout):
 
 def archives_in(folder, source, missing):
     """Return a source and a list of its archives in `folder`; the list may be empty."""
+    halves = {part: named(folder, *HALVES[part]) for part in missing}
+    if source in ("auto", "kaggle") and all(halves.values()):
+        return "kaggle", [likeliest for likeliest, *_ in halves.values()]
     for name in SOURCES if source == "auto" else [source]:
-        spec = SOURCES[name]
-        if name == "kaggle":
-            halves = [named(folder, *HALVES[part]) for part in missing]
-            if all(halves):
-                return name, [likeliest for likeliest, *_ in halves]
-        elif len(missing) == 1:
-            continue  # only Kaggle has both parts
-        names = (spec.archive, spec.unpacked, spec.archive.removesuffix(".zip"), spec.also)
-        for path in named(folder, *filter(None, names)):
-            return name, [path]
-    if source in ("auto", "kaggle"):
-        for part in missing:
-            if half := named(folder, *HALVES[part]):
-                raise PhotosError(
-                    f"{half[0]} lies there, but {OTHER_PART[part]}.zip does not. Put "
-                    f"both into {folder}; https://www.kaggle.com/c/dogs-vs-cats/data has them."
-                )
+        archive, also = SOURCES[name].archive, SOURCES[name].also
+        for path in named(folder, *filter(None, (archive, archive.removesuffix(".zip"), also))):
+            if name == "kaggle" or len(missing) == 2:  # only Kaggle has both parts
+                return name, [path]
+    for part, half in halves.items() if source in ("auto", "kaggle") else ():
+        if half:
+            raise PhotosError(
+                f"{half[0]} lies there, but {OTHER_PART[part]}.zip does not. Put "
+                f"both into {folder}; https://www.kaggle.com/c/dogs-vs-cats/data has them."
+            )
     used = [path for part in PARTS for path in part_folders(folder, part)]
-    strangers = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
-    strangers = [
-        p for p in strangers if p.suffix.lower() == ".zip" or (p.is_dir() and p not in used)
-    ]
+    others = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    strangers = [p for p in others if p.suffix.lower() == ".zip" or (p.is_dir() and p not in used)]
     if source == "auto" and strangers:
         print(printable(f"Left alone, as it is none of the known archives: {listed(strangers)}"))
     return None, []
@@ -384,22 +388,19 @@ def clear_up(folder):
     new = folder / FINISHED
     if not new.is_dir():
         return
-    sets, known = read_sets(new), read_sets(folder)
-    for part in PARTS if sets else ():
-        for place in part_folders(folder, part) if (new / part).is_dir() else ():
-            for name in photo_names(place):
-                here, moved = new / part / name, f"{part}/{name}" in sets[0]["files"]
-                if not (os.path.samefile(here, place / name) if here.exists() else moved):
-                    raise in_the_way(place, new)
-    write_json(folder / NOTE, {"sets": known + [one for one in sets if one not in known]})
-    there = folder
+    sets, known, there = read_sets(new), read_sets(folder), folder
     try:
+        for part in PARTS if sets else ():
+            for there in part_folders(folder, part) if (new / part).is_dir() else ():
+                for name in photo_names(there):
+                    here, moved = new / part / name, f"{part}/{name}" in sets[0]["files"]
+                    if not (os.path.samefile(here, there / name) if here.exists() else moved):
+                        raise FileExistsError(errno.EEXIST, "other photos", str(there))
+        write_json(folder / NOTE, {"sets": known + [one for one in sets if one not in known]})
         if (new / ANSWERS).exists():
-            answers = free_name(folder, (new / ANSWERS).read_bytes())
-            if answers.exists():
-                (new / ANSWERS).unlink()
-            else:
-                move_new(new / ANSWERS, answers)
+            there = free_name(folder, (new / ANSWERS).read_bytes())
+            if not there.exists():
+                move_new(new / ANSWERS, there)
         # The photos for training come last: whoever sees them sees the rest as well.
         for part in ("test1", "train"):
             here, there = new / part, folder / part
@@ -412,17 +413,12 @@ def clear_up(folder):
     except OSError as problem:
         if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-        raise in_the_way(there, new) from problem
+        raise PhotosError(
+            f"{there} got other photos while new ones were put together in {new}, and nothing was "
+            f"overwritten. Delete {new.name} to keep the former, or move train and test1 elsewhere "
+            "to have the new ones; then run this again."
+        ) from problem
     shutil.rmtree(new)
-
-
-def in_the_way(place, new):
-    """Return a PhotosError about photos that appeared where the set in `new` was to go."""
-    return PhotosError(
-        f"{place} got other photos while new ones were put together in {new}, and nothing was "
-        f"overwritten. Delete {new.name} to keep the former, or move train and test1 elsewhere to "
-        "have the new ones; then run this again."
-    )
 
 
 def free_name(folder, content):
@@ -496,26 +492,22 @@ def check_photos(folder):
 
     new = [key for key in states if key not in verdicts]
     paths = [folders[key.split("/")[0]] / key.split("/")[1] for key in new]
-    found = in_threads(examine, paths, "Checking photos")
-    for key, (content, reason) in zip(new, found, strict=True):
-        if content:
-            verdicts[key] = [*states[key], content, reason]
-        else:
-            left_out[key] = reason
-    if kept != (checked := {"check": CHECK, "files": verdicts}):
+    for key, found in zip(new, in_threads(examine, paths, "Checking photos"), strict=True):
+        verdicts[key] = [*states[key], *found]
+    could_be_read = {key: verdict for key, verdict in verdicts.items() if verdict[-2]}
+    if kept != (checked := {"check": CHECK, "files": could_be_read}):
         try:
             write_json(folder / VERDICTS, checked)
         except OSError:
             print(f"{folder} cannot be written to, so the next run has to check again.")
 
     left_out |= {key: reason for key, (*_, reason) in verdicts.items() if reason}
+    contents = {key: text for key, (*_, text, reason) in verdicts.items() if not reason}
     good = {part: [] for part in PARTS}
-    for key in verdicts.keys() - left_out.keys():
-        part, name = key.split("/")
+    for part, name in (key.split("/") for key in contents):
         good[part].append(name)
     for names in good.values():
         names.sort(key=numeric_order)
-    contents = {f"{p}/{name}": verdicts[f"{p}/{name}"][-2] for p in PARTS for name in good[p]}
     sources, arrived = recognize(contents, read_sets(folder))
     return Photos(
         source=next(iter(sources)) if len(sources) == 1 else "folder",

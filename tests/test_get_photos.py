@@ -216,6 +216,12 @@ ARCHIVES = {
         {"dogs-vs-cats.zip": zipped(READY | nested(READY, "copy"))},
     ),
     "Microsoft's": ("microsoft", 36, 4, {"kagglecatsanddogs_5340.zip": microsoft()}),
+    "Microsoft's, unpacked on the spot": (
+        "microsoft",
+        36,
+        4,
+        {f"PetImages/{kind}/{n}.jpg": photo(n) for kind in ("Cat", "Dog") for n in range(20)},
+    ),
     "Google's": ("google", 36, 4, {"cats_and_dogs_filtered.zip": google()}),
     "both halves before Kaggle's": ("kaggle", 12, 4, {"dogs-vs-cats.zip": b"cut", **HALVES}),
     "into folders that are empty": (

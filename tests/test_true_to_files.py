@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,114 @@ TWICE = {
 def test_an_archive_that_is_there_twice_is_used_once(case, tmp_path):
     photos = get_photos.get_photos(write(tmp_path, TWICE[case]))
     assert (len(photos.train_files), len(photos.test_files)) == (12, 4)
+
+
+# --- A folder that cannot be written to, such as those that Kaggle lends -------------------------
+
+
+@pytest.fixture
+def step_0(tmp_path):
+    """Return a function that runs step 0 where some folders are read-only; skip if there is no way.
+
+    The script runs in a copy of the project, `tmp_path / "data"`, as archives are unpacked there.
+    For root, who may write everywhere, the folders are mounted read-only.
+    """
+    for script in Path(get_photos.__file__).parent.glob("*.py"):
+        write(tmp_path / "data", {script.name: script.read_bytes()})
+
+    def run(folder, *read_only):
+        command = [sys.executable, tmp_path / "data" / "get_photos.py", "--folder", folder]
+        quoted = [shlex.quote(str(path)) for path in read_only]
+        mounts = [f"mount --bind {p} {p} && mount -o remount,ro,bind {p} {p}" for p in quoted]
+        as_root = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
+        for path in read_only:
+            path.chmod(0o555)
+        try:
+            if os.access(folder, os.W_OK):
+                command = as_root + command
+                if not shutil.which("unshare") or subprocess.run([*as_root, "true"]).returncode:
+                    pytest.skip("NOT TESTED IN A READ-ONLY FOLDER: root cannot mount one here")
+            return subprocess.run(command, capture_output=True, text=True)
+        finally:
+            for path in read_only:
+                path.chmod(0o755)
+
+    return run
+
+
+LENT = {
+    "Kaggle's halves": ("kaggle", HALVES | {"sampleSubmission.csv": b"id,label"}),
+    "Kaggle's archive": ("kaggle", {"dogs-vs-cats.zip": kaggle()}),
+    "Google's": ("google", {"cats_and_dogs_filtered.zip": google(7)}),
+}
+
+
+@posix
+@pytest.mark.parametrize("case", LENT)
+def test_archives_in_a_read_only_folder_are_unpacked_beside_the_script(case, step_0, tmp_path):
+    source, lying = LENT[case]
+    lent, data = write(tmp_path / "lent", lying), tmp_path / "data"
+    done = step_0(lent, lent)
+    assert done.returncode == 0, done.stderr
+    assert f"12 labeled photos (6 cats, 6 dogs) in {data / 'train'}\n" in done.stdout
+    assert f"Source: {get_photos.SOURCES[source].title}" in done.stdout
+    assert content(lent) == lying
+    found = content(data)
+
+    again = step_0(lent, lent)
+    assert "Unpacking" not in again.stdout and "Checking" not in again.stdout
+    assert again.stdout == done.stdout[done.stdout.index("12 labeled") :]
+    assert content(data) == found
+
+
+@posix
+def test_photos_in_a_read_only_folder_are_used_as_they_lie(step_0, tmp_path):
+    lent, data = write(tmp_path / "lent", READY), tmp_path / "data"
+    before = content(data)
+    done = step_0(lent, lent)
+    assert done.returncode == 0 and f"in {lent / 'train'}\n" in done.stdout
+    assert f"{lent} cannot be written to, so the next run has to check again.\n" in done.stdout
+    assert content(lent) == READY | {"train": "folder", "test1": "folder"}
+    assert content(data) == before
+
+
+BESIDE = {  # what lies in the read-only folder, and beside the script; and a piece of what is said
+    "other photos": (HALVES, MINE, "data already holds photos (put there by hand), and nothing w"),
+    "half of other photos": (
+        HALVES,
+        {name: data for name, data in MINE.items() if "train" in name},
+        "data/train holds photos, but PROJECT/data/test1 does not. Put Kaggle's test1.zip or",
+    ),
+    "half of an archive": ({"train.zip": HALVES["train.zip"]}, {}, "but test1.zip does not. Put"),
+    "nothing that is known": (
+        {"photos.tar": b"x"},
+        {},
+        "lent cannot be written to, and has neither train and test1 nor a fitting archive in it",
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize("case", BESIDE)
+def test_nothing_is_taken_for_what_a_read_only_folder_holds(case, step_0, tmp_path):
+    lying, beside, told = BESIDE[case]
+    lent, data = write(tmp_path / "lent", lying), write(tmp_path / "data", beside)
+    before = content(data)
+    done = step_0(lent, lent)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert told in done.stderr.replace(str(tmp_path), "PROJECT")
+    after = content(data)
+    after.pop("checked_photos.json", None)
+    assert after == before and content(lent) == lying
+
+
+@posix
+def test_where_nothing_can_be_written_it_is_said(step_0, tmp_path):
+    lent, data = write(tmp_path / "lent", HALVES), tmp_path / "data"
+    done = step_0(lent, lent, data)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"Reading or writing {data}")
+    assert done.stderr.endswith(". Check that it may be read and written, then run again.\n")
 
 
 # --- Two at once, and killed at any moment -------------------------------------------------------

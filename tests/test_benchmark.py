@@ -20,13 +20,13 @@ PAGE = ROOT / "tests" / "benchmark.md"
 def test_the_benchmark_prints_its_tables(tmp_path):
     shutil.unpack_archive(REAL_PHOTOS, tmp_path)
     command = [sys.executable, ROOT / "tests" / "benchmark.py", tmp_path]
-    command += ["--photos", "100", "--rounds", "1"]
+    command += ["--photos", "48", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     rows = ["2019, float32", "notebook, float32", "notebook, its two workers"]
     for row in [*rows, "float32 | Keras's own normalization", "float32 | notebook"]:
         assert f"| {row} |" in done.stdout
-    assert "| epoch of 100 photos |" in done.stdout
+    assert "| epoch of 48 photos |" in done.stdout
     assert "| 100 |" in done.stdout, "the number of test photos"
 
 

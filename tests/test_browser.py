@@ -28,6 +28,7 @@ STEPS |= {27: "step-27-curves", 34: "step-34-grid"}
 
 pytestmark = [
     pytest.mark.trains,
+    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(BROWSER is None, reason="NOT TESTED IN A BROWSER: there is no Chromium"),
 ]
 
@@ -67,7 +68,8 @@ class Server:
         settings.mkdir(parents=True, exist_ok=True)  # all cells are to be on the page at once
         (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
         environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-        command = [sys.executable, "-m", "jupyter", "notebook", "--no-browser", "--allow-root"]
+        command = [sys.executable, "-m", "jupyter", "notebook", "--notebook-dir=."]  # as in README
+        command += ["notebooks/dogs_vs_cats.ipynb", "--no-browser", "--allow-root"]
         command += [f"--port={self.address.split(':')[-1]}", "--IdentityProvider.token="]
         self.log = (folder / "server.log").open("a")
         self.process = subprocess.Popen(
@@ -131,10 +133,10 @@ def cell_on(page, notebook, name):
     return page.locator(".jp-Notebook .jp-Cell").nth(place)
 
 
-def test_run_stop_and_go_on(page, project):
+def test_run_stop_and_go_on(page, project, drawings):
     environment = {
         "DOGS_VS_CATS_SOURCE": "practice",
-        "DOGS_VS_CATS_DATA": str(project / "data"),
+        "DOGS_VS_CATS_DATA": str(drawings),
         "OUTPUT_FOLDER": str(project / "outputs"),
     }
     with Server(project, EPOCHS="2", **environment) as server:
@@ -151,6 +153,10 @@ def test_run_stop_and_go_on(page, project):
             cell.scroll_into_view_if_needed()
             cell.screenshot(path=SCREENSHOTS / f"step-{step:02}.png")
             assert cell.locator(".jp-OutputArea-output").count() > 0
+        with page.expect_popup() as linked:
+            cell_on(page, notebook, "step-00-photos-text").get_by_role("link").first.click()
+        linked.value.get_by_text("python data/get_photos.py").first.wait_for()
+        linked.value.close()
 
     with Server(project, EPOCHS="30", **environment) as server:
         open_and_run_all(page, server)

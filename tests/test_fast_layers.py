@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
+pytestmark = pytest.mark.packages
+
 BOTH = [fast_layers, keras.layers]  # where the normalization comes from
 
 

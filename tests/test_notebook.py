@@ -1,6 +1,7 @@
 """The notebook runs on any photos, computes what it says, and shows outputs of its own code."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from run_notebook import ROOT, code_cells, execute, fingerprint, read
+from photo_kit import test_files, train_files, write
+from run_notebook import NOTEBOOK, ROOT, code_cells, execute, fingerprint, read
 
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
 LAST_STEP = 38
+READY = train_files() | test_files()
 
 # Executed behind the last cell: what the notebook computed, as the kernel sees it.
 FACTS = """
@@ -145,14 +148,14 @@ def check(facts):
     assert facts["model_file"]
 
 
-@pytest.fixture(scope="module")
-def on_drawings(tmp_path_factory):
-    """One execution on the practice set, with two epochs of training."""
-    folder = tmp_path_factory.mktemp("drawings with spaces")
+# All tests that use it run in one process.
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.xdist_group("drawings"))])
+def on_drawings(drawings, tmp_path_factory):
+    """One execution on a small practice set, with two epochs of training."""
     environment = {
-        "DOGS_VS_CATS_DATA": str(folder / "data"),
+        "DOGS_VS_CATS_DATA": str(drawings),
         "DOGS_VS_CATS_SOURCE": "practice",
-        "OUTPUT_FOLDER": str(folder / "outputs"),
+        "OUTPUT_FOLDER": str(tmp_path_factory.mktemp("outputs with spaces")),
         "EPOCHS": "2",
     }
     return environment, *run(environment)
@@ -162,13 +165,13 @@ def on_drawings(tmp_path_factory):
 def test_the_whole_notebook_on_drawings(on_drawings):
     _, facts, printed = on_drawings
     check(facts)
-    assert facts["photos"] == 1000
-    assert len(facts["test_files"]) == 200
+    assert facts["photos"] == 240
+    assert len(facts["test_files"]) == 60
     assert facts["finished_epochs"] == 0
     assert "DRAWINGS" in printed
     assert "No earlier training" in printed
-    for which in ["Validation", "Test"]:  # the practice set's answers are known
-        assert re.search(rf"{which} photos: [\d.]+% of 200 right \(95% interval: ", printed)
+    for which, count in [("Validation", 48), ("Test", 60)]:  # a practice set's answers are known
+        assert re.search(rf"{which} photos: [\d.]+% of {count} right \(95% interval: ", printed)
     assert "There are no photos in the folder my_photos yet" in printed
 
 
@@ -260,6 +263,47 @@ def test_the_drawings_are_learned_within_eight_minutes(tmp_path, seed):
     assert time.monotonic() - start < 8 * 60
     assert max(facts["log"]) > 0.95
     assert float(re.search(r"([\d.]+)% of 200 right", printed).group(1)) > 95
+
+
+def test_opened_alone_it_says_what_is_missing_and_how_to_get_it(tmp_path):
+    (first, *_) = code_cells(read())
+    command = [sys.executable, "-c", first.source]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines()[-1] == (
+        "FileNotFoundError: This notebook needs the project around it: get the whole of it, and "
+        "open the notebook from its folder, notebooks."
+    )
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("start", [".", "notebooks", "../somewhere else"])
+def test_started_from_anywhere_it_finds_the_photos(start, tmp_path):
+    project = write(tmp_path / "project", {f"data/{n}": d for n, d in READY.items()})
+    for script in ROOT.glob("data/*.py"):
+        shutil.copy(script, project / "data")
+    (project / "notebooks").mkdir()
+    (first, *_) = code_cells(read())
+    notebook = nbformat.v4.new_notebook(cells=[first])
+    nbformat.write(notebook, project / "notebooks" / "first.ipynb")
+    here = project / start
+    here.mkdir(exist_ok=True)
+    path = os.path.relpath(project / "notebooks" / "first.ipynb", here)
+    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", path]
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("DOGS_VS")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, env=environment)
+    assert done.returncode == 0, done.stderr
+    executed = nbformat.read(project / "notebooks" / "first.ipynb", as_version=4)
+    printed = "".join(output.text for output in executed.cells[0].outputs)
+    assert f"12 labeled photos (6 cats, 6 dogs) in {Path('../data/train')}\n" in printed
+
+
+def test_what_the_notebook_links_to_is_there():
+    text = "\n".join(cell.source for cell in read().cells if cell.cell_type == "markdown")
+    links = {link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link}
+    assert links >= {"../data/README.md", "../tests/benchmark.md"}
+    for link in links:
+        assert (NOTEBOOK.parent / link.split("#")[0]).is_file(), link
 
 
 def test_headings_are_numbered_through_with_a_cell_under_each():

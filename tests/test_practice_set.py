@@ -28,7 +28,11 @@ def read_pictures(paths, side):
     return np.stack([np.asarray(Image.open(p).convert("RGB").resize((side, side))) for p in paths])
 
 
-@pytest.fixture(scope="module")
+# Marks of all tests that look at the whole set; one process draws it and runs them.
+WHOLE = [pytest.mark.packages, pytest.mark.xdist_group("practice")]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(1200, marks=WHOLE)])
 def full(tmp_path_factory):
     """The practice set as the notebook draws it, and the seconds of processor time it took."""
     folder = tmp_path_factory.mktemp("practice")

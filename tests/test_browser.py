@@ -180,12 +180,18 @@ def test_run_stop_and_go_on(page, project, drawings):
         assert "It goes on with epoch" in first.inner_text()
 
 
-@pytest.mark.parametrize("width", [400, 1280])
-def test_as_a_web_page(page, project, width):
+@pytest.fixture(scope="module")
+def web_page(project):
+    """Return the address of the committed notebook as a web page."""
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--output-dir"]
     subprocess.run([*command, project, NOTEBOOK], check=True, capture_output=True)
+    return (project / "dogs_vs_cats.html").as_uri()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_as_a_web_page(page, web_page, width):
     page.set_viewport_size({"width": width, "height": 800})
-    page.goto((project / "dogs_vs_cats.html").as_uri())
+    page.goto(web_page)
     page.locator("h1", has_text="Dogs vs. cats, step by step").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "it must not be wider"
     without = "[...document.querySelectorAll('img')].filter(image => !image.alt).length"

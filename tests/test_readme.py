@@ -1,4 +1,4 @@
-"""Both READMEs say the same: headings, commands, tables and figures."""
+"""Both READMEs say the same: headings, commands, tables and figures. What was tested is named."""
 
 import re
 
@@ -45,3 +45,13 @@ def test_figures_are_the_same():
 def test_what_is_linked_is_there(text):
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_ranges_of_versions_end_right_above_what_was_tested():
+    ranges = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    pinned = (ROOT / "tests" / "constraints.txt").read_text(encoding="utf-8")
+    tested = dict(re.findall(r"^([\w-]+)==(\d+\.\d+)", pinned, flags=re.M))
+    found = re.findall(r"^([\w-]+)>=(\d+)\.(\d+),<(\d+\.\d+)$", ranges, flags=re.M)
+    assert len(found) == 8
+    for package, major, minor, end in found:
+        assert tested[package] == f"{major}.{minor}" and end == f"{major}.{int(minor) + 1}"

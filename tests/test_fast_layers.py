@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-pytestmark = pytest.mark.packages
+pytestmark = pytest.mark.once
 
 BOTH = [fast_layers, keras.layers]  # where the normalization comes from
 

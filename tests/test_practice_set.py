@@ -29,7 +29,7 @@ def read_pictures(paths, side):
 
 
 # Marks of all tests that look at the whole set; one process draws it and runs them.
-WHOLE = [pytest.mark.packages, pytest.mark.xdist_group("practice")]
+WHOLE = [pytest.mark.once, pytest.mark.xdist_group("practice")]
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1200, marks=WHOLE)])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,13 +126,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'notebooks'}{os.pathsep}{ROO
 
 def run(script, folder, epochs, accident):
     """Run a training script in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", script, str(folder), str(epochs), accident],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=180,
-    )
+    return forked.run(script, str(folder), str(epochs), accident)
 
 
 def train(folder, epochs=30, accident="none"):

@@ -318,6 +318,7 @@ def start(folder, source="auto"):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("times", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_of_two_runs_at_once_neither_leaves_an_incomplete_set(times, tmp_path):
     for number in range(times):
@@ -349,6 +350,7 @@ def test_the_one_that_waits_says_so_and_a_killed_one_holds_no_lock(tmp_path):
     assert waiting.returncode == 0 and "12 labeled photos" in output
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("times", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_at_random_times_and_run_again_it_is_as_if_undisturbed(times, tmp_path):
     scenes = [

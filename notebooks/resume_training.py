@@ -1,4 +1,4 @@
-"""Step 24: a Keras callback that never loses a training, and how long training will take.
+"""Steps 24 and 25: a Keras callback that never loses a training, and a model saved whole.
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
@@ -8,9 +8,6 @@ the log through the other callbacks, so that they count on as if nothing had hap
 
 import hashlib
 import json
-import signal
-import threading
-import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +15,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from files import move_new, write_aside
+from files import FolderLock, move_new, write_aside
+from progress import epoch_line, show_bar
+from stop_button import StopButton, TrainingStopped
 
 COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
 COLUMNS += ["precision", "finished"]
@@ -69,23 +68,16 @@ def hash_of(array):
     return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
 
 
-class TrainingStopped(KeyboardInterrupt):
-    """Raised when the stop button ends a training; Jupyter shows its one sentence only."""
-
-    def _render_traceback_(self):
-        return [str(self)]
-
-
 class ResumeTraining(keras.callbacks.Callback):
     """Saves and prints every epoch, resumes an interrupted training, loads a finished one.
 
     In `folder`, each training has a folder of its own, named after its `fingerprint`. It holds
     `training_log.csv`, one row per finished epoch, and the model with its optimizer after the
     best epoch and the last two (`epoch-012.keras`): should one file be damaged, there is another.
-    A file that cannot be read is left where it is.
+    A file that cannot be read is left where it is. Only one kernel trains in a folder at a time.
 
-    When the stop button is pressed (in general: on SIGINT), training ends after the batch at hand,
-    with the best finished epoch in place and one sentence. Pressed again, it ends at once.
+    When the stop button is pressed, training ends after the batch at hand, with the best finished
+    epoch in place and one sentence.
 
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
@@ -96,12 +88,15 @@ class ResumeTraining(keras.callbacks.Callback):
         reduce_learning_rate: the `ReduceLROnPlateau` of this training.
     """
 
+    locks = {}  # those that this kernel holds, by folder
+
     def __init__(self, folder, early_stopping, reduce_learning_rate):
         super().__init__()
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
         self.whole_files = {}  # paths of the model files known to be whole, by epoch
+        self.stop_button = StopButton()
 
     @property
     def log_file(self):
@@ -126,7 +121,8 @@ class ResumeTraining(keras.callbacks.Callback):
             0 for a new training, `epochs` for one that is finished.
 
         Raises:
-            OSError: when the folder cannot be written; the message says what to do.
+            OSError: when the folder cannot be written, or another kernel trains there; the message
+                says what to do.
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
         reduction = self.reduce_learning_rate
@@ -145,6 +141,12 @@ class ResumeTraining(keras.callbacks.Callback):
                 f"The training cannot be saved in {self.folder} ({error.strerror}): "
                 "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
             ) from None
+        self.lock = self.locks.setdefault(self.folder, FolderLock(self.folder))
+        if not self.lock.take():
+            raise BlockingIOError(
+                f"This very training is open in another notebook or program (in {self.folder}). "
+                "Wait for it to end, or shut its kernel down, then run this cell again."
+            )
 
         trained_before = hasattr(model, "was_trained") or number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
@@ -191,6 +193,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 print(f"(The last epoch was computed in {before}; now it is {self.precision}.)")
             return len(self.log)
         print("\nIt is loaded instead of training again. To train anew, delete that folder.")
+        self.lock.release()
         return epochs
 
     def on_train_begin(self, logs=None):
@@ -215,40 +218,24 @@ class ResumeTraining(keras.callbacks.Callback):
                 random = np.random.default_rng([self.seed, epoch, position])
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
-        self.interrupted = False
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) != self._on_stop_button:
-            self.handler_before = signal.signal(signal.SIGINT, self._on_stop_button)
-
-    def _on_stop_button(self, number, frame):
-        signal.signal(signal.SIGINT, self.handler_before)  # a second press stops at once
-        while frame and frame.f_code.co_name != "fit":
-            frame = frame.f_back
-        if frame is None:  # training has ended with an error, so something else is to be stopped
-            if callable(self.handler_before):
-                self.handler_before(number, frame)
-            return
-        self.interrupted = True
+        self.stop_button.watch()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._end_if_interrupted()
+        self._end_if_stopped()
         batches = self.params["steps"] or batch + 1
-        twentieth = (batch + 1) * 20 // batches
-        if twentieth > batch * 20 // batches:
-            spent = (datetime.now() - self.epoch_began).total_seconds()
-            left = spent * (batches - batch - 1) / (batch + 1)
-            bar = "\u2501" * twentieth + "\u2500" * (20 - twentieth)
-            line = f"epoch {len(self.log) + 1:2}/{self.epochs}  {bar}  {in_words(left)} left"
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            print(f"\r{line}  {figures}    ", end="", flush=True)
+        if (batch + 1) * 20 // batches > batch * 20 // batches:
+            seconds = (datetime.now() - self.epoch_began).total_seconds()
+            name = f"epoch {len(self.log) + 1:2}/{self.epochs}"
+            show_bar(name, (batch + 1, batches, seconds), logs)
 
     def on_test_batch_end(self, batch, logs=None):
-        self._end_if_interrupted()
+        self._end_if_stopped()
 
-    def _end_if_interrupted(self):
-        if not self.interrupted:
+    def _end_if_stopped(self):
+        if not self.stop_button.is_pressed:
             return
-        self.interrupted = False
+        self.stop_button.is_pressed = False
+        self.lock.release()
         finished = len(self.log)
         print()
         if finished and self.whole_files:
@@ -273,9 +260,8 @@ class ResumeTraining(keras.callbacks.Callback):
         try:
             self._save_epoch(logs)
         finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, self.handler_before)
-        self._end_if_interrupted()  # pressed since the last validation batch
+            self.stop_button.release()
+        self._end_if_stopped()  # pressed since the last validation batch
 
     def _save_epoch(self, logs):
         """Print the line of an epoch that has ended, and save its row of the log and the model."""
@@ -310,6 +296,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 self.whole_files.pop(old).unlink()
 
     def on_train_end(self, logs=None):
+        self.lock.release()
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)
@@ -403,56 +390,6 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _model_file(self, epoch):
         return self.folder / f"epoch-{epoch:03}.keras"
-
-
-def epoch_line(row, epochs):
-    """Return one line of at most 110 characters for a row of the training log, a dict."""
-    return (
-        f"epoch {row['epoch']:2}/{epochs}  {in_words(row['seconds']):>7}  "
-        f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-        f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
-        f"rate {row['learning_rate']:.5f}"
-    )
-
-
-def in_words(seconds):
-    """Return a duration as one would say it: "8 s", "2:05 min", "1:40 h"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes}:{seconds:02} min"
-    return f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def say_how_long(model, training_generator, validation_generator, epochs):
-    """Print how long training will take, measured on a copy of the network.
-
-    The copy trains on eight batches and is tested on eight; the first two of each do not count,
-    since they also compile. `epochs` is how many there are still to go.
-    """
-    if epochs < 1:
-        print("There is nothing left to train.")
-        return
-    copy = keras.models.clone_model(model)
-    copy.compile_from_config(model.get_compile_config())
-    copy.optimizer.build(copy.trainable_variables)  # else several GPUs get into each other's way
-    seconds = 0
-    for run, generator in [
-        (copy.train_on_batch, training_generator),
-        (copy.test_on_batch, validation_generator),
-    ]:
-        times = []
-        for index in range(8):
-            start = time.perf_counter()
-            run(*generator[index % len(generator)])
-            times.append(time.perf_counter() - start)
-        seconds += np.median(times[2:]) * len(generator)
-    each = "1 epoch" if epochs == 1 else f"{epochs} epochs of about {in_words(seconds)}"
-    print(f"Training will take about {in_words(epochs * seconds)} here: {each}.")
-    if epochs * seconds > 600:
-        print("On a laptop: plug it in, and switch off sleep until it is done.")
 
 
 def number(variable):

@@ -1,4 +1,4 @@
-"""Step 40: a network that others have trained, frozen, and its outputs for photos, computed once."""
+"""Step 40: a network that others have trained, and its outputs for photos, computed once."""
 
 import hashlib
 import socket
@@ -45,8 +45,8 @@ def load_backbone(input_shape, folder, weights="imagenet"):
         except Exception as problem:  # Keras raises its own, and the network many kinds
             reason = str(getattr(problem, "reason", problem)).splitlines() or ["no answer in time"]
             print(
-                f"The weights of the pretrained network cannot be fetched ({reason[0]}). When there "
-                f"is a network, run this step again; or put the file {WEIGHTS} into {folder}."
+                f"The pretrained weights cannot be fetched ({reason[0]}). Run this step again when "
+                f"there is an internet connection, or put the file {WEIGHTS} into {folder}."
             )
             return None
     before = keras.config.dtype_policy()

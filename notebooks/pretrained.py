@@ -96,7 +96,7 @@ def outputs_once(backbone, generator, folder, batch_size=128):
     Returns:
         A float32 array of the shape (photos, numbers).
     """
-    parts = [backbone.name, hash_of(generator.pixels), *map(hash_of, backbone.get_weights())]
+    parts = map(hash_of, [generator.pixels, *backbone.get_weights()])
     name = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
     path = Path(folder) / f"outputs-{name}.npy"
     photos = len(generator.pixels)

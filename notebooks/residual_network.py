@@ -81,8 +81,8 @@ def count_multiplications(model):
             total += int(np.prod(places) * np.prod(layer.kernel.shape))
         elif layer.weights and not isinstance(layer, WITHOUT_MULTIPLICATIONS):
             raise ValueError(
-                f"The multiplications of the layer {layer.name!r}, a {type(layer).__name__}, are "
-                "not counted: only those of convolutions and dense layers are."
+                f"The multiplications of the layer {layer.name!r} ({type(layer).__name__}) are not "
+                "counted: only those of convolutions and dense layers are."
             )
     return total
 

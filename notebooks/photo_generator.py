@@ -1,4 +1,4 @@
-"""Steps 20 to 22 and 29: batches of photos for Keras, from a table of file names and a folder.
+"""Steps 20 to 22, 29 and 39: batches of photos for Keras, from a table of file names and a folder.
 
 `PhotoGenerator` takes the place of `ImageDataGenerator(...).flow_from_dataframe(...)`, which Keras
 retired without a successor. It imports one function of step 0, which decodes the photos.

@@ -1,4 +1,4 @@
-"""Steps 24 and 25: a Keras callback that never loses a training, and a model saved whole.
+"""Steps 24, 25, 39: a Keras callback that never loses a training, and a model saved whole.
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
@@ -23,8 +23,8 @@ COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_ra
 COLUMNS += ["precision", "finished"]
 NOT_FRESH = (
     "There is no saved epoch to go on from, and this network has been trained a little already: "
-    "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
 )
+ANEW = "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
 
 
 def fingerprint(model, generators, settings):
@@ -63,6 +63,20 @@ def fingerprint(model, generators, settings):
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
 
+def what_sets_the_rate(callback, epochs):
+    """Return, as a dict for `fingerprint`, what decides the learning rate of each epoch.
+
+    Args:
+        callback: a `ReduceLROnPlateau`, a `LearningRateScheduler`, or None for a constant rate.
+        epochs: how many epochs there shall be; a schedule counts with the rates of all of them.
+    """
+    if callback is None:
+        return {}
+    if isinstance(callback, keras.callbacks.LearningRateScheduler):
+        return {"rates": [round(float(callback.schedule(n, 1.0)), 9) for n in range(epochs)]}
+    return {name: getattr(callback, name) for name in ["patience", "factor", "cooldown", "min_lr"]}
+
+
 def hash_of(array):
     """Return a hash of a NumPy array's content."""
     return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
@@ -85,16 +99,20 @@ class ResumeTraining(keras.callbacks.Callback):
     Args:
         folder: where trainings are kept. Created when missing.
         early_stopping: the `EarlyStopping` of this training; it watches `val_accuracy`.
-        reduce_learning_rate: the `ReduceLROnPlateau` of this training.
+        reduce_learning_rate: the `ReduceLROnPlateau` of this training, or its
+            `LearningRateScheduler` (whose schedule must not depend on the rate before), or None.
+        step: the step whose cells make and train the network, for what is said.
     """
 
     locks = {}  # those that this kernel holds, by folder
 
-    def __init__(self, folder, early_stopping, reduce_learning_rate):
+    def __init__(self, folder, early_stopping, reduce_learning_rate, step=24):
         super().__init__()
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
+        self.step = step
+        self.anew = ANEW if step == 24 else f"run step {step} again from its first cell."
         self.whole_files = {}  # paths of the model files known to be whole, by epoch
         self.stop_button = StopButton()
 
@@ -102,6 +120,16 @@ class ResumeTraining(keras.callbacks.Callback):
     def log_file(self):
         """Path of the training log, a CSV table with one row per finished epoch."""
         return self.folder / "training_log.csv"
+
+    def _folder_of(self, model, training_generator, validation_generator, epochs):
+        """Return where this training is kept."""
+        settings = what_sets_the_rate(self.reduce_learning_rate, epochs)
+        return self.root / fingerprint(model, [training_generator, validation_generator], settings)
+
+    def has_finished(self, model, training_generator, validation_generator, epochs):
+        """Return whether all epochs of this training are saved; the arguments are `start`'s."""
+        self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
+        return len(self._read_log()) >= epochs and self._model_file(epochs).exists()
 
     def start(self, model, training_generator, validation_generator, epochs):
         """Look for an earlier training of the same kind and load its state into `model`.
@@ -125,12 +153,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 says what to do.
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
-        reduction = self.reduce_learning_rate
-        settings = {
-            name: getattr(reduction, name) for name in ["patience", "factor", "cooldown", "min_lr"]
-        }
-        name = fingerprint(model, [training_generator, validation_generator], settings)
-        self.folder = self.root / name
+        self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
         self.seed, self.epochs = training_generator.seed, epochs
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +182,7 @@ class ResumeTraining(keras.callbacks.Callback):
         others = [path.name for path in self.root.glob("*/training_log.csv")]
         others = len(others) - self.log_file.exists()
         if self.log.empty and trained_before:
-            raise ValueError(NOT_FRESH)
+            raise ValueError(NOT_FRESH + self.anew)
         if self.log.empty and self.log_file.exists():
             aside = self.folder / f"training_log_before_{datetime.now():%Y%m%d-%H%M%S}.csv"
             move_new(self.log_file, aside)
@@ -206,7 +229,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 "The network is not as the last saved epoch left it. Run the cell with "
                 "resume_training.start again: it finds where to go on."
                 if len(self.log)
-                else NOT_FRESH
+                else NOT_FRESH + self.anew
             )
         self.model.was_trained = True
         if self.must_replay:
@@ -243,11 +266,10 @@ class ResumeTraining(keras.callbacks.Callback):
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             raise TrainingStopped(
                 f"Training was stopped in epoch {finished + 1}. The network is as after the "
-                "best epoch so far. Run step 24 again from its first cell to go on."
+                f"best epoch so far. Run step {self.step} again from its first cell to go on."
             )
         raise TrainingStopped(
-            "Training was stopped before an epoch was saved. To begin anew, run step 9 again, then "
-            "steps 12 to 14 and step 24."
+            f"Training was stopped before an epoch was saved. To begin anew, {self.anew}"
         )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -342,7 +364,8 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _replay(self):
         """Lead the callbacks through the logged epochs, so that their counters stand as before."""
-        callbacks = [self.early_stopping, self.reduce_learning_rate]
+        callbacks = [self.early_stopping]
+        callbacks += [] if self.reduce_learning_rate is None else [self.reduce_learning_rate]
         spoken = [callback.verbose for callback in callbacks]
         for callback in callbacks:
             callback.verbose = 0

@@ -10,46 +10,64 @@ if os.name == "nt":
 else:
     import fcntl
 
-LOCK = ".get_photos_lock"  # a file in the photos' folder; needed on Windows only
+LOCK = ".get_photos_lock"  # a file in the folder; needed on Windows only
+
+
+class FolderLock:
+    """A lock on a folder, which the system releases when its holder ends, in whatever way.
+
+    Where there is none, as on some network disks or in a folder that Windows keeps from us, work
+    is done without.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.handle = folder, None
+
+    def take(self):
+        """Return whether no other program has the lock; it is held from now on, then."""
+        if self.handle is not None:
+            return True
+        try:
+            if os.name == "nt":
+                handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
+            else:
+                handle = os.open(self.folder, os.O_RDONLY)
+        except OSError:
+            return True
+        try:
+            if os.name == "nt":
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # it is held
+                os.close(handle)
+                return False
+        self.handle = handle
+        return True
+
+    def release(self):
+        """Let others take the lock."""
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+            with suppress(OSError):  # Windows keeps what others have open
+                os.unlink(self.folder / LOCK)
 
 
 @contextmanager
 def one_run_at_a_time(folder):
-    """Hold the lock on a folder; wait for it, and say so, while another run has it.
-
-    The system releases it when its holder ends, in whatever way. Where there is no lock, as on
-    some network disks or in a folder that Windows keeps from us, the work is done without.
-    """
-    lock, told = None, False
-    with suppress(OSError):
-        if os.name == "nt":
-            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
-        else:
-            lock = os.open(folder, os.O_RDONLY)
+    """Hold the lock on a folder; wait for it, and say so, while another run has it."""
+    lock, told = FolderLock(folder), False
     try:
-        while lock is not None and is_taken(lock):
+        while not lock.take():
             if not told:
                 print(f"Another run is at work in {folder}. Waiting for it to end ...", flush=True)
             told = True
             time.sleep(0.1)
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
-            with suppress(OSError):  # Windows keeps what others have open
-                os.unlink(folder / LOCK)
-
-
-def is_taken(lock):
-    """Take the lock on an open file or folder; return whether another run has it."""
-    try:
-        if os.name == "nt":
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        return problem.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # it is held
-    return False
+        lock.release()
 
 
 def move_new(here, there):

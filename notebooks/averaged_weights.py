@@ -1,4 +1,4 @@
-"""Step 24: the callback that puts the averaged weights in place when the network is tested."""
+"""Steps 24 and 39: the callback that puts the averaged weights in place for each validation."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Steps 20 to 22 and 29: batches of photos for Keras, from a table of file names and a folder.
+"""Steps 20 to 22, 29 and 39: batches of photos for Keras, from a table of file names and a folder.
 
 `PhotoGenerator` takes the place of `ImageDataGenerator(...).flow_from_dataframe(...)`, which Keras
 retired without a successor. It imports one function of step 0, which decodes the photos.
@@ -33,6 +33,7 @@ class PhotoGenerator(keras.utils.PyDataset):
     | `channel_shift_range`                    | the same, in levels of 0 to 255               |
     | `horizontal_flip`                        | the same                                      |
     | (none)                                   | `contrast_range`: 0.2 or (0.8, 1.2)           |
+    | (none)                                   | `scale_range`: 0.2 or (0.8, 1.2); `cutout`    |
     | `fill_mode="nearest"`                    | always: the pixels at the edge are repeated   |
     | `dataframe`, `directory`, `x_col`,       | the same                                      |
     | `y_col`, `target_size`, `classes`,       |                                               |
@@ -57,10 +58,14 @@ class PhotoGenerator(keras.utils.PyDataset):
         shear_range: slanted by up to so many degrees.
         zoom_range: how much of a photo is seen, in width and height separately: factors from
             this range; those below 1 enlarge, those above 1 make smaller.
+        scale_range: the same with one factor for both, so that nothing gets wider or slimmer.
         horizontal_flip: whether half of the photos are mirrored, left to right.
         brightness_range: all values of a photo are multiplied by a factor from this range.
         contrast_range: their distances from medium gray (127.5) are.
         channel_shift_range: red, green and blue are each raised or lowered by up to so many levels.
+        cutout: half of the photos get a gray square at a random place, its side this share of the
+            photo's shorter one. After DeVries and Taylor, "Improved regularization of convolutional
+            neural networks with Cutout" (2017), section 3.2.
         workers: threads that prepare batches while the network trains; where `threads_mix_epochs`,
             there are none.
 
@@ -72,7 +77,8 @@ class PhotoGenerator(keras.utils.PyDataset):
 
     Raises:
         ValueError: for a column that is not there, an empty table, a label that is none of
-            `classes`, fewer than two classes, a batch size below 1, or a range that is none.
+            `classes`, fewer than two classes, a batch size below 1, a range that is none, or a
+            cutout that is no share.
         PhotosError: for a file that is missing or cannot be decoded.
     """
 
@@ -96,6 +102,8 @@ class PhotoGenerator(keras.utils.PyDataset):
         brightness_range=0,
         contrast_range=0,
         channel_shift_range=0,
+        scale_range=0,
+        cutout=0,
         workers=2,
     ):
         super().__init__(workers=1 if threads_mix_epochs() else workers)
@@ -108,6 +116,8 @@ class PhotoGenerator(keras.utils.PyDataset):
             raise ValueError("The table is empty, so there are no photos to make batches of.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; a batch needs at least one photo.")
+        if not 0 <= cutout <= 1:
+            raise ValueError(f"cutout is {cutout}; it takes a share of the side, such as 0.4.")
         height, width = target_size
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
         self.changes = {
@@ -123,8 +133,13 @@ class PhotoGenerator(keras.utils.PyDataset):
             "contrast": factors("contrast_range", contrast_range),
             "channel_shift": channel_shift_range,
         }
+        # Only where they are used, so that the settings of a generator without them stay the same.
+        if scale_range:
+            self.changes["scale"] = factors("scale_range", scale_range)
+        if cutout:
+            self.changes["cutout"] = cutout
         self.moves = rotation_range or shear_range or width_shift_range or height_shift_range
-        self.moves = bool(self.moves or zoom_range or horizontal_flip)
+        self.moves = bool(self.moves or zoom_range or scale_range or horizontal_flip)
         self.recolors = bool(brightness_range or contrast_range or channel_shift_range)
 
         self.directory = Path(directory)
@@ -160,18 +175,21 @@ class PhotoGenerator(keras.utils.PyDataset):
         photos = self.pixels[rows]
         if self.moves or self.recolors:
             photos = self._change(photos, draws[positions])
+        if "cutout" in self.changes:
+            photos = self._cut_out(photos, draws[positions])
         return photos if self.answers is None else (photos, self.answers[rows])
 
     def _plan(self):
-        """Return this epoch's order of photos, and 12 numbers from -1 to 1 for each position."""
+        """Return this epoch's order of photos, and 16 numbers from -1 to 1 for each position."""
         if self._planned[0] != self.epoch:
             random = np.random.default_rng([self.seed, self.epoch])
             order = random.permutation(self.n) if self.shuffle else np.arange(self.n)
-            self._planned = (self.epoch, order, random.uniform(-1, 1, (self.n, 12)))
+            draws = [random.uniform(-1, 1, (self.n, columns)) for columns in (12, 4)]
+            self._planned = (self.epoch, order, np.concatenate(draws, axis=1))
         return self._planned[1:]
 
     def _change(self, photos, draws):
-        """Return changed photos, bytes; `draws` has a row of 12 numbers for each of them."""
+        """Return changed photos, bytes; `draws` has a row of 16 numbers for each of them."""
         ops = keras.ops
         photos = ops.cast(photos, "float32")
         if self.moves:
@@ -193,6 +211,9 @@ class PhotoGenerator(keras.utils.PyDataset):
         turn = draws[:, 0] * change["rotation"]
         tilt = turn + draws[:, 1] * change["shear"]
         zoom_x, zoom_y = (between(change["zoom"], draws[:, column]) for column in (2, 3))
+        if "scale" in change:
+            scale = between(change["scale"], draws[:, 12])
+            zoom_x, zoom_y = zoom_x * scale, zoom_y * scale
         shift_x, shift_y = draws[:, 4] * change["shift_x"], draws[:, 5] * change["shift_y"]
         flip = np.where((draws[:, 6] < 0) & change["flip"], -1, 1)
 
@@ -212,6 +233,17 @@ class PhotoGenerator(keras.utils.PyDataset):
         offsets = 127.5 * (1 - contrast) + draws[:, 9:12] * change["channel_shift"]
         gains = np.broadcast_to(brightness * contrast, offsets.shape)
         return gains[:, None, None].astype("float32"), offsets[:, None, None].astype("float32")
+
+    def _cut_out(self, photos, draws):
+        """Return photos, bytes, half of them with a gray square somewhere within them."""
+        photos = np.require(photos, requirements="W")  # a copy where a backend lends its own array
+        sides = np.array(photos.shape[1:3])
+        side = round(self.changes["cutout"] * sides.min())
+        corners = np.floor((draws[:, 14:16] + 1) / 2 * (sides - side + 1)).astype(int)
+        for number in np.flatnonzero(draws[:, 13] < 0):
+            top, left = corners[number]
+            photos[number, top : top + side, left : left + side] = 128
+        return photos
 
 
 def load_once(directory, filenames, size):

@@ -1,4 +1,4 @@
-"""Steps 7 to 38: charts and pictures, each with a text alternative, and wide texts."""
+"""Steps 7 to 39: charts and pictures, each with a text alternative, and wide texts."""
 
 import html
 import math

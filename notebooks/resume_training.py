@@ -1,4 +1,4 @@
-"""Step 24: a Keras callback that never loses a training, and how long training will take.
+"""Steps 24, 25, 39: a Keras callback that never loses a training, and a model saved whole.
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
@@ -8,9 +8,6 @@ the log through the other callbacks, so that they count on as if nothing had hap
 
 import hashlib
 import json
-import signal
-import threading
-import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,14 +15,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from files import move_new, write_aside
+from files import FolderLock, move_new, write_aside
+from progress import epoch_line, show_bar
+from stop_button import StopButton, TrainingStopped
 
 COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
 COLUMNS += ["precision", "finished"]
 NOT_FRESH = (
     "There is no saved epoch to go on from, and this network has been trained a little already: "
-    "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
 )
+ANEW = "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
 
 
 def fingerprint(model, generators, settings):
@@ -64,16 +63,23 @@ def fingerprint(model, generators, settings):
     return hashlib.sha256(parts.encode()).hexdigest()[:10]
 
 
+def what_sets_the_rate(callback, epochs):
+    """Return, as a dict for `fingerprint`, what decides the learning rate of each epoch.
+
+    Args:
+        callback: a `ReduceLROnPlateau`, a `LearningRateScheduler`, or None for a constant rate.
+        epochs: how many epochs there shall be; a schedule counts with the rates of all of them.
+    """
+    if callback is None:
+        return {}
+    if isinstance(callback, keras.callbacks.LearningRateScheduler):
+        return {"rates": [round(float(callback.schedule(n, 1.0)), 9) for n in range(epochs)]}
+    return {name: getattr(callback, name) for name in ["patience", "factor", "cooldown", "min_lr"]}
+
+
 def hash_of(array):
     """Return a hash of a NumPy array's content."""
     return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
-
-
-class TrainingStopped(KeyboardInterrupt):
-    """Raised when the stop button ends a training; Jupyter shows its one sentence only."""
-
-    def _render_traceback_(self):
-        return [str(self)]
 
 
 class ResumeTraining(keras.callbacks.Callback):
@@ -82,10 +88,10 @@ class ResumeTraining(keras.callbacks.Callback):
     In `folder`, each training has a folder of its own, named after its `fingerprint`. It holds
     `training_log.csv`, one row per finished epoch, and the model with its optimizer after the
     best epoch and the last two (`epoch-012.keras`): should one file be damaged, there is another.
-    A file that cannot be read is left where it is.
+    A file that cannot be read is left where it is. Only one kernel trains in a folder at a time.
 
-    When the stop button is pressed (in general: on SIGINT), training ends after the batch at hand,
-    with the best finished epoch in place and one sentence. Pressed again, it ends at once.
+    When the stop button is pressed, training ends after the batch at hand, with the best finished
+    epoch in place and one sentence.
 
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
@@ -93,20 +99,37 @@ class ResumeTraining(keras.callbacks.Callback):
     Args:
         folder: where trainings are kept. Created when missing.
         early_stopping: the `EarlyStopping` of this training; it watches `val_accuracy`.
-        reduce_learning_rate: the `ReduceLROnPlateau` of this training.
+        reduce_learning_rate: the `ReduceLROnPlateau` of this training, or its
+            `LearningRateScheduler` (whose schedule must not depend on the rate before), or None.
+        step: the step whose cells make and train the network, for what is said.
     """
 
-    def __init__(self, folder, early_stopping, reduce_learning_rate):
+    locks = {}  # those that this kernel holds, by folder
+
+    def __init__(self, folder, early_stopping, reduce_learning_rate, step=24):
         super().__init__()
         self.root = Path(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
+        self.step = step
+        self.anew = ANEW if step == 24 else f"run step {step} again from its first cell."
         self.whole_files = {}  # paths of the model files known to be whole, by epoch
+        self.stop_button = StopButton()
 
     @property
     def log_file(self):
         """Path of the training log, a CSV table with one row per finished epoch."""
         return self.folder / "training_log.csv"
+
+    def _folder_of(self, model, training_generator, validation_generator, epochs):
+        """Return where this training is kept."""
+        settings = what_sets_the_rate(self.reduce_learning_rate, epochs)
+        return self.root / fingerprint(model, [training_generator, validation_generator], settings)
+
+    def has_finished(self, model, training_generator, validation_generator, epochs):
+        """Return whether all epochs of this training are saved; the arguments are `start`'s."""
+        self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
+        return len(self._read_log()) >= epochs and self._model_file(epochs).exists()
 
     def start(self, model, training_generator, validation_generator, epochs):
         """Look for an earlier training of the same kind and load its state into `model`.
@@ -126,15 +149,11 @@ class ResumeTraining(keras.callbacks.Callback):
             0 for a new training, `epochs` for one that is finished.
 
         Raises:
-            OSError: when the folder cannot be written; the message says what to do.
+            OSError: when the folder cannot be written, or another kernel trains there; the message
+                says what to do.
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
-        reduction = self.reduce_learning_rate
-        settings = {
-            name: getattr(reduction, name) for name in ["patience", "factor", "cooldown", "min_lr"]
-        }
-        name = fingerprint(model, [training_generator, validation_generator], settings)
-        self.folder = self.root / name
+        self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
         self.seed, self.epochs = training_generator.seed, epochs
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +164,12 @@ class ResumeTraining(keras.callbacks.Callback):
                 f"The training cannot be saved in {self.folder} ({error.strerror}): "
                 "free that folder for writing, or name another one in OUTPUT_FOLDER (step 4)."
             ) from None
+        self.lock = self.locks.setdefault(self.folder, FolderLock(self.folder))
+        if not self.lock.take():
+            raise BlockingIOError(
+                f"This very training is open in another notebook or program (in {self.folder}). "
+                "Wait for it to end, or shut its kernel down, then run this cell again."
+            )
 
         trained_before = hasattr(model, "was_trained") or number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
@@ -157,7 +182,7 @@ class ResumeTraining(keras.callbacks.Callback):
         others = [path.name for path in self.root.glob("*/training_log.csv")]
         others = len(others) - self.log_file.exists()
         if self.log.empty and trained_before:
-            raise ValueError(NOT_FRESH)
+            raise ValueError(NOT_FRESH + self.anew)
         if self.log.empty and self.log_file.exists():
             aside = self.folder / f"training_log_before_{datetime.now():%Y%m%d-%H%M%S}.csv"
             move_new(self.log_file, aside)
@@ -191,6 +216,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 print(f"(The last epoch was computed in {before}; now it is {self.precision}.)")
             return len(self.log)
         print("\nIt is loaded instead of training again. To train anew, delete that folder.")
+        self.lock.release()
         return epochs
 
     def on_train_begin(self, logs=None):
@@ -203,7 +229,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 "The network is not as the last saved epoch left it. Run the cell with "
                 "resume_training.start again: it finds where to go on."
                 if len(self.log)
-                else NOT_FRESH
+                else NOT_FRESH + self.anew
             )
         self.model.was_trained = True
         if self.must_replay:
@@ -215,40 +241,24 @@ class ResumeTraining(keras.callbacks.Callback):
                 random = np.random.default_rng([self.seed, epoch, position])
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.epoch_began = datetime.now()
-        self.interrupted = False
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) != self._on_stop_button:
-            self.handler_before = signal.signal(signal.SIGINT, self._on_stop_button)
-
-    def _on_stop_button(self, number, frame):
-        signal.signal(signal.SIGINT, self.handler_before)  # a second press stops at once
-        while frame and frame.f_code.co_name != "fit":
-            frame = frame.f_back
-        if frame is None:  # training has ended with an error, so something else is to be stopped
-            if callable(self.handler_before):
-                self.handler_before(number, frame)
-            return
-        self.interrupted = True
+        self.stop_button.watch()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._end_if_interrupted()
+        self._end_if_stopped()
         batches = self.params["steps"] or batch + 1
-        twentieth = (batch + 1) * 20 // batches
-        if twentieth > batch * 20 // batches:
-            spent = (datetime.now() - self.epoch_began).total_seconds()
-            left = spent * (batches - batch - 1) / (batch + 1)
-            bar = "\u2501" * twentieth + "\u2500" * (20 - twentieth)
-            line = f"epoch {len(self.log) + 1:2}/{self.epochs}  {bar}  {in_words(left)} left"
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            print(f"\r{line}  {figures}    ", end="", flush=True)
+        if (batch + 1) * 20 // batches > batch * 20 // batches:
+            seconds = (datetime.now() - self.epoch_began).total_seconds()
+            name = f"epoch {len(self.log) + 1:2}/{self.epochs}"
+            show_bar(name, (batch + 1, batches, seconds), logs)
 
     def on_test_batch_end(self, batch, logs=None):
-        self._end_if_interrupted()
+        self._end_if_stopped()
 
-    def _end_if_interrupted(self):
-        if not self.interrupted:
+    def _end_if_stopped(self):
+        if not self.stop_button.is_pressed:
             return
-        self.interrupted = False
+        self.stop_button.is_pressed = False
+        self.lock.release()
         finished = len(self.log)
         print()
         if finished and self.whole_files:
@@ -256,11 +266,10 @@ class ResumeTraining(keras.callbacks.Callback):
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             raise TrainingStopped(
                 f"Training was stopped in epoch {finished + 1}. The network is as after the "
-                "best epoch so far. Run step 24 again from its first cell to go on."
+                f"best epoch so far. Run step {self.step} again from its first cell to go on."
             )
         raise TrainingStopped(
-            "Training was stopped before an epoch was saved. To begin anew, run step 9 again, then "
-            "steps 12 to 14 and step 24."
+            f"Training was stopped before an epoch was saved. To begin anew, {self.anew}"
         )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -273,9 +282,8 @@ class ResumeTraining(keras.callbacks.Callback):
         try:
             self._save_epoch(logs)
         finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, self.handler_before)
-        self._end_if_interrupted()  # pressed since the last validation batch
+            self.stop_button.release()
+        self._end_if_stopped()  # pressed since the last validation batch
 
     def _save_epoch(self, logs):
         """Print the line of an epoch that has ended, and save its row of the log and the model."""
@@ -310,6 +318,7 @@ class ResumeTraining(keras.callbacks.Callback):
                 self.whole_files.pop(old).unlink()
 
     def on_train_end(self, logs=None):
+        self.lock.release()
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)
@@ -355,7 +364,8 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _replay(self):
         """Lead the callbacks through the logged epochs, so that their counters stand as before."""
-        callbacks = [self.early_stopping, self.reduce_learning_rate]
+        callbacks = [self.early_stopping]
+        callbacks += [] if self.reduce_learning_rate is None else [self.reduce_learning_rate]
         spoken = [callback.verbose for callback in callbacks]
         for callback in callbacks:
             callback.verbose = 0
@@ -403,56 +413,6 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _model_file(self, epoch):
         return self.folder / f"epoch-{epoch:03}.keras"
-
-
-def epoch_line(row, epochs):
-    """Return one line of at most 110 characters for a row of the training log, a dict."""
-    return (
-        f"epoch {row['epoch']:2}/{epochs}  {in_words(row['seconds']):>7}  "
-        f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-        f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
-        f"rate {row['learning_rate']:.5f}"
-    )
-
-
-def in_words(seconds):
-    """Return a duration as one would say it: "8 s", "2:05 min", "1:40 h"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes}:{seconds:02} min"
-    return f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def say_how_long(model, training_generator, validation_generator, epochs):
-    """Print how long training will take, measured on a copy of the network.
-
-    The copy trains on eight batches and is tested on eight; the first two of each do not count,
-    since they also compile. `epochs` is how many there are still to go.
-    """
-    if epochs < 1:
-        print("There is nothing left to train.")
-        return
-    copy = keras.models.clone_model(model)
-    copy.compile_from_config(model.get_compile_config())
-    copy.optimizer.build(copy.trainable_variables)  # else several GPUs get into each other's way
-    seconds = 0
-    for run, generator in [
-        (copy.train_on_batch, training_generator),
-        (copy.test_on_batch, validation_generator),
-    ]:
-        times = []
-        for index in range(8):
-            start = time.perf_counter()
-            run(*generator[index % len(generator)])
-            times.append(time.perf_counter() - start)
-        seconds += np.median(times[2:]) * len(generator)
-    each = "1 epoch" if epochs == 1 else f"{epochs} epochs of about {in_words(seconds)}"
-    print(f"Training will take about {in_words(epochs * seconds)} here: {each}.")
-    if epochs * seconds > 600:
-        print("On a laptop: plug it in, and switch off sleep until it is done.")
 
 
 def number(variable):

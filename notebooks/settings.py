@@ -3,14 +3,18 @@
 import os
 from pathlib import Path
 
+ON = ["1", "true", "yes", "on"]
+OFF = ["0", "false", "no", "off"]
+
 
 def setting(name, default):
     """Return the value of the environment variable `name`, or `default` where it is not set.
 
     Args:
         name: such as "EPOCHS".
-        default: a whole number, a fraction, a text or a `pathlib.Path`. What comes from outside
-            must be of the same kind; numbers must be above 0, but for SEED, which may be 0.
+        default: a whole number, a fraction, True or False, a text or a `pathlib.Path`. What comes
+            from outside must be of the same kind; numbers must be above 0, but for SEED, which
+            may be 0, and a switch takes a word of `ON` or `OFF`.
 
     Raises:
         ValueError: when it is not; the message says what was found and what is wanted.
@@ -22,6 +26,12 @@ def setting(name, default):
         return text
     if isinstance(default, Path):
         return Path(text).expanduser()
+    if isinstance(default, bool):
+        if text.strip().lower() in [*ON, *OFF]:
+            return text.strip().lower() in ON
+        raise ValueError(
+            f"The environment variable {name} is {text!r}; it is a switch and takes 1 or 0."
+        )
     lowest = 0 if name == "SEED" else 1 if isinstance(default, int) else 1e-9
     try:
         value = type(default)(text)

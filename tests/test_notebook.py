@@ -16,7 +16,7 @@ from photo_kit import test_files, train_files, write
 from run_notebook import NOTEBOOK, ROOT, code_cells, execute, fingerprint, read
 
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
-LAST_STEP = 38
+LAST_STEP = 40
 READY = train_files() | test_files()
 
 # Executed behind the last cell: what the notebook computed, as the kernel sees it.

@@ -21,6 +21,7 @@ SIZE = (24, 32)  # height and width
 CHANGES = {"rotation_range": 15, "shear_range": 5, "zoom_range": 0.2, "horizontal_flip": True}
 CHANGES |= {"width_shift_range": 0.1, "height_shift_range": 0.1, "brightness_range": 0.2}
 CHANGES |= {"contrast_range": 0.2, "channel_shift_range": 20}
+MORE = CHANGES | {"scale_range": 0.15, "cutout": 0.4}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def epoch_of(generator, epoch=0):
 
 def drawn(generator, columns, value):
     """Return the first batch for draws that are `value` in some columns and 0 elsewhere."""
-    draws = np.zeros((generator.n, 12))
+    draws = np.zeros((generator.n, 16))
     draws[:, columns] = value
     generator._planned = (generator.epoch, np.arange(generator.n), draws)
     return generator[0]
@@ -189,6 +190,77 @@ def test_photos_turn_around_their_center_and_a_zoom_above_1_makes_them_smaller(f
     )
 
 
+def test_without_scale_and_cutout_draws_and_settings_are_as_they_were_before_these(folder):
+    generator = make(folder, batch_size=4, shuffle=True, seed=7, **CHANGES)
+    assert generator.settings == {
+        "batch_size": 4,
+        "shuffle": True,
+        "seed": 7,
+        "target_size": list(SIZE),
+        "changes": {
+            "rotation": np.deg2rad(15),
+            "shear": np.deg2rad(5),
+            "shift_x": 0.1,
+            "shift_y": 0.1,
+            "zoom": (0.8, 1.2),
+            "flip": True,
+            "brightness": (0.8, 1.2),
+            "contrast": (0.8, 1.2),
+            "channel_shift": 20,
+        },
+    }
+    generator.epoch = 3
+    random = np.random.default_rng([7, 3])
+    order, draws = generator._plan()
+    np.testing.assert_array_equal(order, random.permutation(31))
+    np.testing.assert_array_equal(draws[:, :12], random.uniform(-1, 1, (31, 12)))
+
+    with_both = make(folder, shuffle=True, seed=7, scale_range=0.2, cutout=0.4, **CHANGES)
+    with_both.epoch = 3
+    np.testing.assert_array_equal(with_both._plan()[1], draws)
+    changes = with_both.settings["changes"]
+    assert changes == generator.settings["changes"] | {"scale": (0.8, 1.2), "cutout": 0.4}
+    same = make(folder, shuffle=True, seed=7, scale_range=(1, 1), **CHANGES)
+    np.testing.assert_array_equal(epoch_of(same), epoch_of(generator))
+
+
+@pytest.mark.parametrize("draw", [-1, 0.5])
+def test_a_scale_is_a_zoom_with_one_factor_for_width_and_height(folder, draw):
+    scaled = drawn(make(folder, 5, scale_range=0.3), [12], draw)
+    zoomed = drawn(make(folder, 5, zoom_range=0.3), [2, 3], draw)
+    np.testing.assert_array_equal(scaled, zoomed)
+    assert (scaled != make(folder, 5).pixels).mean() > 0.5
+
+
+def test_cutout_hides_a_square_in_half_of_the_photos(folder):
+    generator = make(folder, batch_size=7, cutout=0.4)
+    side = 10  # of 24, the shorter side
+    places = []
+    for epoch in range(20):
+        for changed, photo in zip(epoch_of(generator, epoch), generator.pixels, strict=True):
+            differs = np.argwhere((changed != photo).any(axis=2))
+            if len(differs):
+                (top, left), (bottom, right) = differs.min(axis=0), differs.max(axis=0)
+                assert bottom - top < side and right - left < side
+                assert len(differs) > 0.9 * side**2 and (changed[tuple(differs.T)] == 128).all()
+                places.append((top, left))
+    assert 0.42 < len(places) / (20 * 31) < 0.58
+    tops, lefts = np.transpose(places)
+    assert tops.min() == lefts.min() == 0
+    assert tops.max() == SIZE[0] - side and lefts.max() == SIZE[1] - side
+    assert len(set(places)) > 150
+    other = make(folder, batch_size=31, cutout=0.4)
+    np.testing.assert_array_equal(epoch_of(other, 1), epoch_of(generator, 1))
+    np.testing.assert_array_equal(generator.pixels, make(folder).pixels)
+
+
+def test_the_square_stays_gray_whatever_else_is_changed(folder):
+    everything = {"cutout": 0.4, "scale_range": 0.15, **CHANGES}
+    changed = drawn(make(folder, 5, **everything), [13, 14, 15], -1)
+    assert (changed[:, :10, :10] == 128).all()
+    assert (changed[:, 10:] != 128).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "formula"),
     [
@@ -244,6 +316,9 @@ def test_the_order_of_the_classes_is_part_of_the_settings(folder):
         (table(2), {"zoom_range": 1.5}, ValueError, "zoom_range is 1.5; it takes a share such as"),
         (table(2), {"zoom_range": (1.2, 0.8)}, ValueError, "zoom_range is (1.2, 0.8); it takes"),
         (table(2), {"brightness_range": -2}, ValueError, "brightness_range is -2; it takes"),
+        (table(2), {"scale_range": 2}, ValueError, "scale_range is 2; it takes a share such as"),
+        (table(2), {"cutout": 1.5}, ValueError, "cutout is 1.5; it takes a share of the side, su"),
+        (table(2), {"cutout": -0.1}, ValueError, "cutout is -0.1; it takes a share of the side"),
         (table(2), {"contrast_range": (1, 2, 3)}, ValueError, "contrast_range is (1, 2, 3); it"),
         (table(32), {}, PhotosError, "31.jpg: No such file or directory. If it was checked"),
         (pd.DataFrame({"filename": ["text.jpg"]}), {}, PhotosError, "text.jpg: not a picture that"),
@@ -262,7 +337,7 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
         pytest.skip(f"{backend} is not installed, so its batches are NOT compared")
     script = (
         "import sys, numpy as np, test_photo_generator as test\n"
-        "generator = test.make(sys.argv[1], batch_size=7, shuffle=True, **test.CHANGES)\n"
+        "generator = test.make(sys.argv[1], batch_size=7, shuffle=True, **test.MORE)\n"
         "np.save(sys.argv[2], test.epoch_of(generator))\n"
     )
     path = os.pathsep.join(str(ROOT / name) for name in ["data", "notebooks", "tests"])
@@ -274,7 +349,7 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
     )
     assert done.returncode == 0, done.stderr
     theirs = np.load(tmp_path / "photos.npy").astype(int)
-    difference = np.abs(theirs - epoch_of(make(folder, shuffle=True, **CHANGES)))
+    difference = np.abs(theirs - epoch_of(make(folder, shuffle=True, **MORE)))
     assert (difference > 1).mean() < 0.001 and difference.mean() < 0.1
 
 

@@ -13,6 +13,7 @@ import forked
 import numpy as np
 import pandas as pd
 import pytest
+from files import FolderLock
 
 pytestmark = pytest.mark.trains
 
@@ -147,7 +148,7 @@ def log_of(folder):
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "outputs"
     _, printed = train(folder)
-    return log_of(folder), printed
+    return log_of(folder), printed, folder
 
 
 ACCIDENTS = ["in mid-epoch", "between two writes", "a full disk"]
@@ -159,7 +160,7 @@ ACCIDENTS += ["the stop button, after validation"]
 def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tmp_path, accident):
     if accident == "a full disk":
         pytest.importorskip("resource", reason="Windows cannot limit the size of files")
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     folder = tmp_path / "outputs"
 
     status, printed = train(folder, accident=accident)
@@ -308,7 +309,7 @@ def test_killed_at_random_times_training_and_saving_end_as_if_undisturbed(
 ):
     import keras
 
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     random, killed, number = np.random.default_rng(kills), 0, 0
     seconds = 20.0  # of a run from its start to its end, on this computer
     while killed < kills:
@@ -336,7 +337,7 @@ def test_killed_at_random_times_training_and_saving_end_as_if_undisturbed(
 
 
 def test_weights_that_are_nan_are_not_saved(undisturbed, tmp_path):
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     folder = tmp_path / "outputs"
     status, _ = train(folder, accident="weights that are NaN")
     assert status != 0
@@ -349,7 +350,7 @@ def test_weights_that_are_nan_are_not_saved(undisturbed, tmp_path):
 
 
 def test_a_correction_that_is_nan_is_left_out(undisturbed, tmp_path):
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     status, printed = train(tmp_path / "outputs", epochs=6, accident="an answer that is NaN")
     assert status == 0
     assert "left out 1\n" in printed
@@ -360,7 +361,7 @@ def test_a_correction_that_is_nan_is_left_out(undisturbed, tmp_path):
 
 
 def test_the_best_weights_are_kept(undisturbed):
-    log, printed = undisturbed
+    log, printed, _ = undisturbed
     assert log["val_accuracy"].iloc[-1] < log["val_accuracy"].max(), "the last must not be the best"
     words = printed.split()
     kept, best = float(words[words.index("kept") + 1]), float(words[words.index("best") + 1])
@@ -386,7 +387,7 @@ def test_a_finished_training_is_loaded_and_more_epochs_continue_it(tmp_path):
 
 
 def test_a_damaged_model_file_costs_epochs_not_the_training(undisturbed, tmp_path):
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     source = tmp_path / "outputs"
     train(source, epochs=6)
     *_, before_last, last = sorted(source.glob("*/epoch-*.keras"))
@@ -493,6 +494,34 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     assert "OUTPUT_FOLDER" in done.stderr
 
 
+def test_only_one_program_at_a_time_trains_in_a_folder(undisturbed, tmp_path):
+    finished, folder = undisturbed[2], tmp_path / "outputs"
+    shutil.copytree(finished, folder)
+    lock = FolderLock(next(folder.glob("*/training_log.csv")).parent)
+    assert lock.take() and lock.take()
+    done = run(TRAINING, folder, 99, "none")
+    assert done.returncode != 0 and "is open in another notebook or program" in done.stderr
+    pd.testing.assert_frame_equal(log_of(folder), log_of(finished))
+
+
+def test_a_training_lets_go_of_its_folder_when_it_is_stopped_ends_or_is_loaded(tmp_path):
+    question = """
+import subprocess
+others = "import files, pathlib, sys; print(files.FolderLock(pathlib.Path(sys.argv[1])).take())"
+def may_others():
+    asked = [sys.executable, "-c", others, resume.folder]
+    print("may others?", subprocess.run(asked, capture_output=True, text=True).stdout)
+for attempt in range(2):"""
+    script = TRAINING.replace("\nfor attempt in range(2):", question)
+    script = script.replace(
+        "        print(type(stop)", "        may_others()\n        print(type(stop)"
+    )
+    script += "may_others()\nresume.start(model, train, validation, epochs)\nmay_others()\n"
+    done = run(script, tmp_path / "outputs", 6, "the stop button")
+    assert done.stdout.count("may others? True") == 3, done
+    assert "Training was stopped in epoch 5" in done.stdout and "loaded instead" in done.stdout
+
+
 def test_pressed_again_the_stop_button_stops_at_once(tmp_path, monkeypatch):
     from resume_training import ResumeTraining
 
@@ -532,7 +561,7 @@ def test_after_an_error_in_fit_the_stop_button_still_works(tmp_path):
     try:
         callback.on_epoch_begin(0)  # the first batch ends in an error, and `fit` is run again
         callback.on_epoch_begin(0)
-        assert callback.handler_before is signal.default_int_handler
+        assert callback.stop_button.handler_before is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -555,14 +584,14 @@ def test_a_plateau_that_was_passed_with_more_patience_ends_nothing(tmp_path):
     assert not model.stop_training and stopping.best == 0.6 and stopping.wait == 0
 
 
-def test_a_handler_that_cannot_be_called_is_not_called(tmp_path):
-    from resume_training import ResumeTraining
+def test_a_handler_that_cannot_be_called_is_not_called():
+    from stop_button import StopButton
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        callback = ResumeTraining(tmp_path, None, None)
-        callback.handler_before = signal.SIG_IGN
-        callback._on_stop_button(signal.SIGINT, None)
+        button = StopButton()
+        button.handler_before = signal.SIG_IGN
+        button._on_press(signal.SIGINT, None)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -620,14 +649,14 @@ def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
     ],
 )
 def test_durations_are_put_in_words(seconds, words):
-    from resume_training import in_words
+    from progress import in_words
 
     assert in_words(seconds) == words
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.00001])
 def test_the_line_of_an_epoch_is_short_and_easy_to_read(rate):
-    from resume_training import epoch_line
+    from progress import epoch_line
 
     row = dict.fromkeys(["loss", "accuracy", "val_loss", "val_accuracy"], 0.5)
     row |= {"epoch": 50, "seconds": 3599, "learning_rate": rate, "loss": 0.000012}
@@ -640,7 +669,7 @@ def test_the_line_of_an_epoch_is_short_and_easy_to_read(rate):
 
 
 def test_how_long_it_takes_is_said_and_changes_nothing(capsys):
-    from resume_training import say_how_long
+    from progress import say_how_long
 
     model = network()
     before = model.get_weights()
@@ -663,7 +692,7 @@ def test_how_long_it_takes_is_said_and_changes_nothing(capsys):
 )
 def test_the_first_batches_do_not_count(monkeypatch, capsys, seconds, batches, epochs, said):
     import keras
-    from resume_training import say_how_long
+    from progress import say_how_long
 
     class Copy:
         """Stands in for the copy of the network; each of its batches takes a known time."""

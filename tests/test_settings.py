@@ -6,7 +6,7 @@ import pytest
 from settings import setting
 
 DEFAULTS = {"EPOCHS": 50, "BATCH_SIZE": 16, "SEED": 42, "LEARNING_RATE": 0.001}
-DEFAULTS |= {"PRECISION": "auto", "OUTPUT_FOLDER": Path("../outputs")}
+DEFAULTS |= {"PRECISION": "auto", "OUTPUT_FOLDER": Path("../outputs"), "LONG_STEPS": False}
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -26,6 +26,8 @@ def test_without_a_variable_the_default_counts(monkeypatch, name):
         ("PRECISION", "float32", "float32"),
         ("OUTPUT_FOLDER", "some/where", Path("some/where")),
         ("OUTPUT_FOLDER", "~/x", Path.home() / "x"),
+        *[("LONG_STEPS", text, True) for text in ["1", "true", "True", "yes", "ON", " 1 "]],
+        *[("LONG_STEPS", text, False) for text in ["0", "false", "False", "no", "off"]],
     ],
 )
 def test_a_variable_is_read_as_what_the_default_is(monkeypatch, name, text, value):
@@ -56,3 +58,13 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(monkeypatch, name, text
         expected = f"The environment variable {name} is {text!r}; it takes {wanted}"
         assert str(raised.value) == expected
         assert raised.value.__cause__ is None and raised.value.__context__ is None
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize("text", ["", "2", "-1", "perhaps"])
+def test_a_switch_is_on_or_off(monkeypatch, default, text):
+    monkeypatch.setenv("LONG_STEPS", text)
+    with pytest.raises(ValueError) as raised:
+        setting("LONG_STEPS", default)
+    sentence = f"The environment variable LONG_STEPS is {text!r}; it is a switch and takes 1 or 0."
+    assert str(raised.value) == sentence

@@ -16,8 +16,7 @@ LOCK = ".get_photos_lock"  # a file in the folder; needed on Windows only
 class FolderLock:
     """A lock on a folder, which the system releases when its holder ends, in whatever way.
 
-    Where there is none, as on some network disks or in a folder that Windows keeps from us, work
-    is done without.
+    Where there is none, as on some network disks, work is done without.
     """
 
     def __init__(self, folder):
@@ -29,21 +28,17 @@ class FolderLock:
             return True
         try:
             if os.name == "nt":
-                handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
+                self.handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
+                msvcrt.locking(self.handle, msvcrt.LK_NBLCK, 1)
             else:
-                handle = os.open(self.folder, os.O_RDONLY)
-        except OSError:
-            return True
-        try:
-            if os.name == "nt":
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.handle = os.open(self.folder, os.O_RDONLY)
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
-            if problem.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # it is held
-                os.close(handle)
+            held = problem.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+            if held and self.handle is not None:
+                os.close(self.handle)
+                self.handle = None
                 return False
-        self.handle = handle
         return True
 
     def release(self):

@@ -77,9 +77,7 @@ SOURCES = {
         ),
         size=68_606_236,
     ),
-    "practice": Source(
-        title="the practice set, drawn on the spot",
-    ),
+    "practice": Source(title="the practice set, drawn on the spot"),
 }
 
 PARTS = {"train": TRAIN_NAME, "test1": TEST_NAME}

@@ -172,7 +172,8 @@ class ResumeTraining(keras.callbacks.Callback):
             )
 
         trained_before = hasattr(model, "was_trained") or number(model.optimizer.iterations) > 0
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # LossScaleOptimizer would make its variables twice
+            model.optimizer.build(model.trainable_variables)
         self.precision = model.dtype_policy.name
         self.log, self.best_weights = self._restore(model)
         self.must_replay = not self.log.empty

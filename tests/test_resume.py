@@ -188,6 +188,10 @@ def test_an_interrupted_training_goes_on_like_an_undisturbed_one(undisturbed, tm
     assert log["learning_rate"].nunique() > 1, "the rate must have dropped for this to say much"
     assert list(log["loss"]) == pytest.approx(list(expected["loss"]), abs=0.001)
     assert f"history {len(log)} log {len(log)}" in printed
+    if accident == "the stop button":  # what went on in that process, another one can read
+        _, printed = train(folder)
+        assert "It is loaded instead of training again." in printed
+        assert "cannot be used" not in printed
 
 
 def test_a_training_stopped_in_its_first_epoch_says_how_to_begin_anew(tmp_path):
@@ -510,7 +514,8 @@ import subprocess
 others = "import files, pathlib, sys; print(files.FolderLock(pathlib.Path(sys.argv[1])).take())"
 def may_others():
     asked = [sys.executable, "-c", others, resume.folder]
-    print("may others?", subprocess.run(asked, capture_output=True, text=True).stdout)
+    path = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    print("may others?", subprocess.run(asked, capture_output=True, text=True, env=path).stdout)
 for attempt in range(2):"""
     script = TRAINING.replace("\nfor attempt in range(2):", question)
     script = script.replace(

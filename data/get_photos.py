@@ -86,7 +86,6 @@ OTHER_PART = {"train": "test1", "test1": "train"}
 COPY = re.compile(r"( \(\d+\)| - copy| copy)+(?=\.zip$|$)")  # what browsers add to a name
 TEST_SHARE, SEED = 0.1, 42  # of a source without an unlabeled part, and how it is drawn
 NEEDED = 3  # cats, and dogs, for the notebook to run to its end
-
 HERE = Path(__file__).resolve().parent  # the usual folder of the photos
 
 # Beside train and test1 in the photos' folder:
@@ -525,16 +524,15 @@ def recognize(contents, sets):
 
     A photo is of a source if one of this name and this content has arrived from there.
     """
-
-    def has(one, key):
-        return one["files"].get(key) == contents[key]
-
-    whole = [one for one in sets if all(has(one, key) for key in contents)]
+    whole = [one for one in sets if contents.items() <= one["files"].items()]
     if whole:
         best = min(whole, key=lambda one: len(one["files"]))
         counts = Counter(key.split("/")[0] for key in best["files"])
         return {best["source"]: len(contents)}, dict(counts)
-    sources = [next((s["source"] for s in sets if has(s, key)), "folder") for key in contents]
+    sources = [
+        next((one["source"] for one in sets if one["files"].get(key) == content), "folder")
+        for key, content in contents.items()
+    ]
     return dict(Counter(sources).most_common()), {}
 
 

@@ -13,12 +13,12 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from files import move_new, write_aside
+from several_machines import alone, end_sharing, own_folder, process, share_training
 
 COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
 COLUMNS += ["precision", "finished"]
@@ -90,6 +90,10 @@ class ResumeTraining(keras.callbacks.Callback):
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
 
+    On JAX, several devices share the training from `start` to the end of `fit` (see
+    `several_machines`). Of several processes, process 0 keeps the training and tells the others
+    where it stood; these write into a folder `process-1` and so on below `folder`, and no models.
+
     Args:
         folder: where trainings are kept. Created when missing.
         early_stopping: the `EarlyStopping` of this training; it watches `val_accuracy`.
@@ -98,7 +102,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def __init__(self, folder, early_stopping, reduce_learning_rate):
         super().__init__()
-        self.root = Path(folder)
+        self.root = own_folder(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
         self.whole_files = {}  # paths of the model files known to be whole, by epoch
@@ -133,7 +137,9 @@ class ResumeTraining(keras.callbacks.Callback):
         settings = {
             name: getattr(reduction, name) for name in ["patience", "factor", "cooldown", "min_lr"]
         }
-        name = fingerprint(model, [training_generator, validation_generator], settings)
+        self.generators = [training_generator, validation_generator]
+        end_sharing(model, self.generators)  # a training in this kernel may have been stopped
+        name = fingerprint(model, self.generators, settings)
         self.folder = self.root / name
         self.seed, self.epochs = training_generator.seed, epochs
         try:
@@ -149,7 +155,11 @@ class ResumeTraining(keras.callbacks.Callback):
         trained_before = hasattr(model, "was_trained") or number(model.optimizer.iterations) > 0
         model.optimizer.build(model.trainable_variables)
         self.precision = model.dtype_policy.name
-        self.log, self.best_weights = self._restore(model)
+        log, best_weights = self._restore(model)
+        log, self.best_weights = share_training(
+            model, self.generators, f"{name} {epochs}", (log.to_dict("list"), best_weights)
+        )
+        self.log = pd.DataFrame(log)
         self.must_replay = not self.log.empty
         self.iterations, self.is_restored = number(model.optimizer.iterations), True
         training_generator.epoch = len(self.log)
@@ -251,6 +261,12 @@ class ResumeTraining(keras.callbacks.Callback):
         self.interrupted = False
         finished = len(self.log)
         print()
+        if process()[1] > 1:
+            raise TrainingStopped(
+                f"Training was stopped in epoch {finished + 1}. The other processes end as well. "
+                "Start all of them again to go on."
+            )
+        end_sharing(self.model, self.generators)
         if finished and self.whole_files:
             self._load(self.model, self.whole_files[self._best_epoch(self.log)])
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
@@ -295,7 +311,10 @@ class ResumeTraining(keras.callbacks.Callback):
         # The log goes first: a model file without its row would not be trusted by `start`.
         try:
             write_aside(self.log_file, lambda path: self.log.to_csv(path, index=False))
-            write_aside(self._model_file(epoch), self.model.save)
+            if process()[0] > 0:
+                return  # process 0 keeps the model
+            with alone():
+                write_aside(self._model_file(epoch), self.model.save)
         except (OSError, RuntimeError) as error:  # h5py raises the latter when the disk is full
             print(
                 f"\nEpoch {epoch} could not be saved in {self.folder} ({error}). Training goes on "
@@ -310,6 +329,9 @@ class ResumeTraining(keras.callbacks.Callback):
                 self.whole_files.pop(old).unlink()
 
     def on_train_end(self, logs=None):
+        end_sharing(self.model, self.generators)
+        if process()[0] > 0:  # step 26 reads it, also where nothing was left to train
+            self.log.to_csv(self.log_file, index=False)
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)

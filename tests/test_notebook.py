@@ -14,7 +14,7 @@ import pytest
 from run_notebook import ROOT, code_cells, execute, fingerprint, read
 
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
-LAST_STEP = 38
+LAST_STEP = 42
 
 # Executed behind the last cell: what the notebook computed, as the kernel sees it.
 FACTS = """

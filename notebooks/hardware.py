@@ -69,7 +69,8 @@ def use_all_gpus(gpus=None):
     variables tell of them; these meet here. PyTorch uses one GPU.
 
     Args:
-        gpus: names of the devices that share the work; by default those of `find_gpus`.
+        gpus: names of the devices that share the work on TensorFlow; by default those of
+            `find_gpus`.
 
     Raises:
         ValueError, ConnectionError: see `several_machines.join_processes`.

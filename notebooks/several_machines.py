@@ -44,7 +44,8 @@ def join_processes(patience=300):
         patience: seconds to wait for the others.
 
     Raises:
-        ValueError: when a variable is missing or wrong, or Keras does not run on JAX.
+        ValueError: when a variable is missing or wrong, Keras does not run on JAX, or the
+            processes have different numbers of devices.
         ConnectionError: when the others do not come, or two have the same number.
     """
     if keras.backend.backend() != "jax":
@@ -58,10 +59,16 @@ def join_processes(patience=300):
     if not jax.distributed.is_initialized():
         meet(address, number, count, patience)
         keras.distribution.initialize()
-    devices = keras.distribution.list_devices()
+    owners = [device.process_index for device in jax.devices()]
+    each = [owners.count(owner) for owner in range(count)]
+    if len(set(each)) > 1:
+        raise ValueError(
+            f"The processes have {', '.join(map(str, each))} devices; it must be the same number "
+            "for all: hide the surplus ones, such as with CUDA_VISIBLE_DEVICES=0."
+        )
     print(
         f"This is process {number} of {count}, counted from 0. "
-        f"Together they have {len(devices)} devices ({devices[0].split(':')[0]})."
+        f"Together they have {len(owners)} devices ({jax.devices()[0].platform})."
     )
 
 
@@ -248,8 +255,8 @@ def variables(model):
 
 
 def values(model):
-    """Return the values of all variables of a compiled network, as NumPy arrays."""
-    return [keras.ops.convert_to_numpy(variable) for variable in variables(model)]
+    """Return copies of the values of all variables of a compiled network, as NumPy arrays."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables(model)]
 
 
 def place(model, values, distribution):

@@ -267,19 +267,19 @@ print("END")
 class Processes:
     """Starts processes that train together, each with its output in a file; ends them in time."""
 
-    def __init__(self, folder):
-        self.folder, self.running, self.files = folder, [], []
+    def __init__(self, folder, compiled):
+        self.folder, self.compiled, self.running, self.files = folder, compiled, [], []
 
-    def start(self, commands, environment=None, count=None, cwd=None):
+    def start(self, commands, environment=None):
         """Start a process for each command, with Keras's variables where there are several."""
         self.files = []
         port = free_port()
         for number, command in enumerate(commands):
             variables = {"KERAS_BACKEND": "jax", "PYTHONUNBUFFERED": "1"}
             variables["PYTHONPATH"] = f"{ROOT / 'notebooks'}{os.pathsep}{ROOT / 'data'}"
-            variables["JAX_COMPILATION_CACHE_DIR"] = str(self.folder / "compiled")
+            variables["JAX_COMPILATION_CACHE_DIR"] = str(self.compiled)
             if len(commands) > 1:
-                values = [f"127.0.0.1:{port}", str(count or len(commands)), str(number)]
+                values = [f"127.0.0.1:{port}", str(len(commands)), str(number)]
                 variables |= dict(zip(NAMES, values, strict=True))
             self.files.append(self.folder / f"printed-{time.monotonic_ns()}.txt")
             with open(self.files[-1], "w") as file:
@@ -288,7 +288,6 @@ class Processes:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env=os.environ | variables | (environment or {}),
-                    cwd=cwd,
                 )
             self.running.append(process)
 
@@ -312,12 +311,33 @@ class Processes:
         self.running = []
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A folder where JAX keeps what it has compiled."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def processes(tmp_path):
+def processes(tmp_path, compiled):
     """Starts processes; whatever happens, none is left."""
-    group = Processes(tmp_path)
+    group = Processes(tmp_path, compiled)
     yield group
     group.kill()
+
+
+@pytest.fixture(scope="module")
+def alone(photos, compiled, tmp_path_factory):
+    """The log and the final weights of `TRAINING` in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    group = Processes(folder, compiled)
+    try:
+        statuses, printed = train(group, photos, folder / "outputs", count=1)
+    finally:
+        group.kill()
+    assert statuses == [0], printed
+    ((log,), (weights,)) = logs(folder / "outputs")
+    assert len(log) == 4
+    return log, weights
 
 
 def train(processes, photos, output, accident="none", count=2, seconds=400, **environment):
@@ -342,11 +362,9 @@ FIGURES = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_ra
 
 @together
 @pytest.mark.trains
-def test_two_processes_come_to_what_one_comes_to_also_when_killed(processes, photos, tmp_path):
-    statuses, printed = train(processes, photos, tmp_path / "one", count=1)
-    assert statuses == [0], printed
-    ((alone,), (weights,)) = logs(tmp_path / "one")
-
+def test_two_processes_come_to_what_one_comes_to_also_when_killed(
+    processes, photos, alone, tmp_path
+):
     statuses, printed = train(processes, photos, tmp_path / "two", "killed")
     assert statuses == [-signal.SIGKILL] * 2, printed
     statuses, printed = train(processes, photos, tmp_path / "two")
@@ -361,10 +379,9 @@ def test_two_processes_come_to_what_one_comes_to_also_when_killed(processes, pho
     two, two_weights = logs(tmp_path / "two")
     assert len(two) == 2
     for log, numbers in zip(two, two_weights, strict=True):
-        np.testing.assert_allclose(log[FIGURES], alone[FIGURES], rtol=0.01)
+        np.testing.assert_allclose(log[FIGURES], alone[0][FIGURES], rtol=0.01)
         np.testing.assert_array_equal(numbers, two_weights[0])
-        np.testing.assert_allclose(numbers, weights, atol=0.01)
-    assert len(alone) == 4
+        np.testing.assert_allclose(numbers, alone[1], atol=0.01)
     models = sorted(path.name for path in (tmp_path / "two").glob("**/epoch-*.keras"))
     assert 2 <= len(models) <= 3, "process 0 keeps them"
     assert not list((tmp_path / "two").glob("process-1/**/epoch-*"))
@@ -372,18 +389,17 @@ def test_two_processes_come_to_what_one_comes_to_also_when_killed(processes, pho
 
 @together
 @pytest.mark.trains
-def test_two_devices_in_one_process_come_to_the_same(processes, photos, tmp_path):
-    train(processes, photos, tmp_path / "one", count=1)
+def test_two_devices_in_one_process_come_to_the_same(processes, photos, alone, tmp_path):
     two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     statuses, printed = train(processes, photos, tmp_path / "two", count=1, **two_devices)
     assert statuses == [0], printed
     assert "This run had 1 process and 2 devices to train on." in printed[0]
-    ((alone,), _), ((shared,), _) = logs(tmp_path / "one"), logs(tmp_path / "two")
-    np.testing.assert_allclose(shared[FIGURES], alone[FIGURES], rtol=0.01)
+    ((shared,), _) = logs(tmp_path / "two")
+    np.testing.assert_allclose(shared[FIGURES], alone[0][FIGURES], rtol=0.01)
 
 
 @together
-@pytest.mark.trains
+@pytest.mark.slow  # JAX takes 100 seconds to find out
 @pytest.mark.parametrize("accident", ["one is killed", "the stop button"])
 def test_when_one_process_ends_the_others_do(accident, processes, photos, tmp_path):
     statuses, printed = train(processes, photos, tmp_path / "out", accident, seconds=300)

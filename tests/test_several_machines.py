@@ -213,7 +213,7 @@ from several_machines import part, say_who_trained
 
 photos, output, accident = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 me = int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", 0))
-keras.config.set_dtype_policy(choose_precision())
+choose_precision()  # what it prints must be the same in all processes
 keras.utils.set_random_seed(1)
 table = pd.read_csv(photos / "table.csv").sample(frac=1, random_state=1)
 if accident == "other photos" and me == 1:
@@ -247,8 +247,12 @@ class Accident(keras.callbacks.Callback):
 
 if first < 4:
     say_how_long(model, train, validation, 4 - first)
-model.fit(train, validation_data=validation, epochs=4, initial_epoch=first, shuffle=False,
-    verbose=0, callbacks=[resume, UseAveragedWeights(train), stopping, reduction, Accident()])
+try:
+    model.fit(train, validation_data=validation, epochs=4, initial_epoch=first, shuffle=False,
+        verbose=0, callbacks=[resume, UseAveragedWeights(train), stopping, reduction, Accident()])
+except KeyboardInterrupt as stop:
+    print(stop, flush=True)
+    os._exit(1)  # Jupyter kills the kernel then
 one = model.predict(validation.pixels[:1], verbose=0)
 odd = model.predict(validation.pixels[:13], verbose=0)
 assert odd.shape == (13, 2) and np.abs(odd[:1] - one).max() < 0.02
@@ -369,6 +373,8 @@ def test_two_processes_come_to_what_one_comes_to_also_when_killed(
     assert statuses == [-signal.SIGKILL] * 2, printed
     statuses, printed = train(processes, photos, tmp_path / "two")
     assert statuses == [0, 0], printed
+    precisions = {re.search("Precision: .*", text).group() for text in printed}
+    assert len(precisions) == 1, "process 0 chooses"
     for number, text in enumerate(printed):
         assert f"This is process {number} of 2, counted from 0. Together they have 2 dev" in text
         assert "It goes on with epoch 3." in text

@@ -19,7 +19,10 @@ def start_keras_quietly():
     try:
         with error_stream_off():
             keras = importlib.import_module("keras")
-            find_gpus()
+            with contextlib.suppress(ImportError):
+                importlib.import_module("tensorflow")  # Keras loads it later, on any backend
+            if not importlib.import_module("several_machines").are_asked_for():
+                find_gpus()  # not yet where processes must meet before the first computation
     except ModuleNotFoundError as problem:
         raise ModuleNotFoundError(
             f"Keras needs the package {problem.name!r}, which is not installed. Install it, or "
@@ -60,16 +63,23 @@ def find_gpus():
 def use_all_gpus(gpus=None):
     """Let each GPU take its share of every batch, from now on, and print what does the work.
 
-    On TensorFlow this is `tf.distribute.MirroredStrategy`, on JAX
-    `keras.distribution.DataParallel`, either one set for all that follows, so the network is
-    built and trained as it would be without. PyTorch uses one GPU. JAX wants the photos of every
-    batch, the last one too, to be divisible by the number of GPUs.
+    On TensorFlow this is `tf.distribute.MirroredStrategy`, set for all that follows, so the network
+    is built and trained as it would be without. On JAX, `ResumeTraining` shares the training (see
+    `several_machines`), also among processes on several machines, where Keras's own environment
+    variables tell of them; these meet here. PyTorch uses one GPU.
 
     Args:
-        gpus: names of the devices that share the work; by default those of `find_gpus`.
+        gpus: names of the devices that share the work on TensorFlow; by default those of
+            `find_gpus`.
+
+    Raises:
+        ValueError, ConnectionError: see `several_machines.join_processes`.
     """
     import keras
+    import several_machines
 
+    if several_machines.are_asked_for():
+        several_machines.join_processes()
     gpus = find_gpus() if gpus is None else gpus
     backend = keras.backend.backend()
     if not gpus:
@@ -82,7 +92,6 @@ def use_all_gpus(gpus=None):
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(gpus))
         print(f"{len(gpus)} GPUs share every batch.")
     elif backend == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=gpus))
         print(f"{len(gpus)} GPUs share every batch.")
     else:
         print(f"One of {len(gpus)} GPUs is used: to share batches, Keras needs TensorFlow or JAX.")
@@ -93,7 +102,8 @@ def choose_precision(wish="auto"):
 
     A GPU is judged by what it is: bfloat16 from NVIDIA's compute capability 8 on (A100, RTX 30),
     float16 from 7 on (T4, V100, RTX 20), float32 before and on GPUs of other makes. A processor is
-    timed: bfloat16 must make a convolution more than 1.3 times as fast.
+    timed: bfloat16 must make a convolution more than 1.3 times as fast. Where several processes
+    train together, process 0 chooses.
 
     Args:
         wish: "auto", or the precision to return without looking.
@@ -104,6 +114,8 @@ def choose_precision(wish="auto"):
     Raises:
         ValueError: when `wish` is none of these.
     """
+    import several_machines
+
     if wish not in ["auto", *PRECISIONS]:
         raise ValueError(f"PRECISION is {wish!r}; choose auto, {', '.join(PRECISIONS)}.")
     chosen, reason = wish, "as asked for"
@@ -115,6 +127,7 @@ def choose_precision(wish="auto"):
         speed = speed_of_bfloat16()
         chosen = "mixed_bfloat16" if speed > 1.3 else "float32"
         reason = f"bfloat16 has {speed:.1f} times the speed of float32 here"
+    chosen, reason = several_machines.tell_all([chosen, reason])
     print(f"Precision: {chosen} ({reason})")
     return chosen
 

@@ -73,7 +73,10 @@ class PhotoGenerator(keras.utils.PyDataset):
     are pairs of photos and one-hot answers, float32 of the shape (batch size, number of classes).
 
     Attributes: `class_indices` (label to number), `filenames`, `samples` or `n` (number of
-    photos), `epoch` (counted up by Keras after every epoch; may be set).
+    photos), `epoch` (counted up by Keras after every epoch; may be set), `share` (None, or what
+    part of each batch to hand out while several devices train together: the number of this
+    process, how many processes, and how many devices there are. Each device gets as many photos;
+    those left over at the end of an epoch are left out).
 
     Raises:
         ValueError: for a column that is not there, an empty table, a label that is none of
@@ -120,6 +123,7 @@ class PhotoGenerator(keras.utils.PyDataset):
             raise ValueError(f"cutout is {cutout}; it takes a share of the side, such as 0.4.")
         height, width = target_size
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
+        self.share = None
         self.changes = {
             "rotation": np.deg2rad(rotation_range),
             "shear": np.deg2rad(shear_range),
@@ -160,7 +164,8 @@ class PhotoGenerator(keras.utils.PyDataset):
         self._planned = (None, None, None)
 
     def __len__(self):
-        return -(-self.n // self.batch_size)
+        least = 1 if self.share is None else self.share[2]
+        return self.n // self.batch_size + (self.n % self.batch_size >= least)
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -170,7 +175,13 @@ class PhotoGenerator(keras.utils.PyDataset):
             raise IndexError(f"There is no batch {index}; there are {len(self)}, from 0 on.")
         index %= len(self)
         order, draws = self._plan()
-        positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        first, last = index * self.batch_size, min((index + 1) * self.batch_size, self.n)
+        if self.share is not None:
+            process, processes, devices = self.share
+            each = (last - first) // devices * devices // processes
+            first += process * each
+            last = first + each
+        positions = slice(first, last)
         rows = order[positions]
         photos = self.pixels[rows]
         if self.moves or self.recolors:

@@ -10,13 +10,13 @@ import hashlib
 import json
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from files import FolderLock, move_new, write_aside
 from progress import epoch_line, show_bar
+from several_machines import alone, end_sharing, own_folder, process, share_training, tell_all
 from stop_button import StopButton, TrainingStopped
 
 COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
@@ -96,6 +96,10 @@ class ResumeTraining(keras.callbacks.Callback):
     Put it first in `fit`'s list of callbacks: it must see the model before weight averages are
     swapped in, and it restores the counters of the callbacks behind it.
 
+    On JAX, several devices share the training from `start` to the end of `fit` (see
+    `several_machines`). Of several processes, process 0 keeps the training and tells the others
+    where it stood; these write into a folder `process-1` and so on below `folder`, and no models.
+
     Args:
         folder: where trainings are kept. Created when missing.
         early_stopping: the `EarlyStopping` of this training; it watches `val_accuracy`.
@@ -108,7 +112,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def __init__(self, folder, early_stopping, reduce_learning_rate, step=24):
         super().__init__()
-        self.root = Path(folder)
+        self.root = own_folder(folder)
         self.early_stopping = early_stopping
         self.reduce_learning_rate = reduce_learning_rate
         self.step = step
@@ -129,7 +133,7 @@ class ResumeTraining(keras.callbacks.Callback):
     def has_finished(self, model, training_generator, validation_generator, epochs):
         """Return whether all epochs of this training are saved; the arguments are `start`'s."""
         self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
-        return len(self._read_log()) >= epochs and self._model_file(epochs).exists()
+        return tell_all(len(self._read_log()) >= epochs and self._model_file(epochs).exists())
 
     def start(self, model, training_generator, validation_generator, epochs):
         """Look for an earlier training of the same kind and load its state into `model`.
@@ -153,6 +157,8 @@ class ResumeTraining(keras.callbacks.Callback):
                 says what to do.
             ValueError: when there is nothing to resume and `model` is not fresh either.
         """
+        self.generators = [training_generator, validation_generator]
+        end_sharing(model, self.generators)  # a training in this kernel may have been stopped
         self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
         self.seed, self.epochs = training_generator.seed, epochs
         try:
@@ -175,7 +181,10 @@ class ResumeTraining(keras.callbacks.Callback):
         if not model.optimizer.built:  # LossScaleOptimizer would make its variables twice
             model.optimizer.build(model.trainable_variables)
         self.precision = model.dtype_policy.name
-        self.log, self.best_weights = self._restore(model)
+        log, best_weights = self._restore(model)
+        state, agreed = (log.to_dict("list"), best_weights), f"{self.folder.name} {epochs}"
+        log, self.best_weights = share_training(model, self.generators, agreed, state)
+        self.log = pd.DataFrame(log)
         self.must_replay = not self.log.empty
         self.iterations, self.is_restored = number(model.optimizer.iterations), True
         training_generator.epoch = len(self.log)
@@ -262,6 +271,12 @@ class ResumeTraining(keras.callbacks.Callback):
         self.lock.release()
         finished = len(self.log)
         print()
+        if process()[1] > 1:
+            raise TrainingStopped(
+                f"Training was stopped in epoch {finished + 1}. The other processes end as well. "
+                "Start all of them again to go on."
+            )
+        end_sharing(self.model, self.generators)
         if finished and self.whole_files:
             self._load(self.model, self.whole_files[self._best_epoch(self.log)])
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
@@ -304,7 +319,10 @@ class ResumeTraining(keras.callbacks.Callback):
         # The log goes first: a model file without its row would not be trusted by `start`.
         try:
             write_aside(self.log_file, lambda path: self.log.to_csv(path, index=False))
-            write_aside(self._model_file(epoch), self.model.save)
+            if process()[0] > 0:
+                return  # process 0 keeps the model
+            with alone():
+                write_aside(self._model_file(epoch), self.model.save)
         except (OSError, RuntimeError) as error:  # h5py raises the latter when the disk is full
             print(
                 f"\nEpoch {epoch} could not be saved in {self.folder} ({error}). Training goes on "
@@ -320,6 +338,9 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.lock.release()
+        end_sharing(self.model, self.generators)
+        if process()[0] > 0:  # step 26 reads it, also where nothing was left to train
+            self.log.to_csv(self.log_file, index=False)
         # When a finished training was loaded, no epoch ran and EarlyStopping restores nothing.
         if self.best_weights is not None and self.early_stopping.best_weights is None:
             self.model.set_weights(self.best_weights)

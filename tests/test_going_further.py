@@ -1,8 +1,12 @@
-"""Steps 35 to 38: scores, places that speak for an answer, and photos of the reader's own."""
+"""Steps 35 to 42: scores, places that speak for an answer, own photos, and the exported model."""
+
+import subprocess
+import sys
 
 import matplotlib
 
 matplotlib.use("agg")
+import exported_model
 import grad_cam
 import honest_score
 import keras
@@ -11,8 +15,10 @@ import own_photos
 import pandas as pd
 import pictures
 import pytest
+from fast_layers import BatchNormalization
 from keras import layers
 from PIL import Image
+from practice_set import draw_practice_set
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score
 
@@ -183,3 +189,106 @@ def test_a_photo_that_cannot_be_read_gets_a_sentence(tmp_path, monkeypatch, caps
         names == []
         and "cat.jpg is left out: [Errno 13] Permission denied" in capsys.readouterr().out
     )
+
+
+# Executed where nothing of this project can be imported.
+USE_EXPORT = """
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+try:
+    import exported_model
+    sys.exit("this project is on the path")
+except ModuleNotFoundError:
+    pass
+network = tf.lite.Interpreter(sys.argv[1])
+network.allocate_tensors()
+entrance, = network.get_input_details()
+exit_, = network.get_output_details()
+answers = []
+for photo in np.load(sys.argv[2]):
+    network.set_tensor(entrance["index"], photo[None].astype("float32"))
+    network.invoke()
+    answers.append(network.get_tensor(exit_["index"])[0])
+np.save(sys.argv[3], answers)
+"""
+
+
+def use_export(path, photos, folder):
+    """Return what an exported network answers in a process without this project."""
+    np.save(folder / "photos.npy", photos)
+    files = [path, folder / "photos.npy", folder / "answers.npy"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", USE_EXPORT, *map(str, files)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.load(files[2])
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    """The pixels of 100 drawings, 32 x 32."""
+    folder = tmp_path_factory.mktemp("drawings")
+    draw_practice_set(folder, train=100, test=2)
+    photos = [Image.open(path).resize((32, 32)) for path in sorted((folder / "train").iterdir())]
+    return np.stack([np.asarray(photo) for photo in photos])
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_exported_network_answers_the_same_without_this_project(policy, drawings, tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras.Sequential([keras.Input((32, 32, 3)), layers.Rescaling(1 / 255)])
+        for layer in [layers.Conv2D(8, 3), layers.MaxPooling2D(), layers.ReLU()]:
+            model.add(layer)
+        model.add(BatchNormalization())
+        model.add(layers.Dropout(0.25, noise_shape=(1, None, None, None)))
+        model.add(layers.Flatten())
+        model.add(layers.Dense(2, activation="softmax", dtype="float32"))
+        for _ in range(30):
+            model(drawings, training=True)  # so that the normalization has its averages
+        copy = exported_model.in_32_bits(model)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
+    path = tmp_path / "고양이 model.tflite"
+    path.write_bytes(b"an older one")
+    assert exported_model.export_for_phones(copy, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    here = copy.predict(drawings, verbose=0)
+    assert np.ptp(here[:, 0]) > 0.01, "answers that are all alike would compare as equal"
+    answers = use_export(path, drawings, tmp_path)
+    np.testing.assert_allclose(answers, here, atol=0.001)
+    np.testing.assert_allclose(exported_model.answers_of_export(path, drawings), here, atol=0.001)
+    np.testing.assert_allclose(model.predict(drawings, verbose=0), here, atol=0.02)
+
+
+def test_an_export_that_fails_leaves_the_older_one(tmp_path, monkeypatch):
+    def fail(path, **settings):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    monkeypatch.setattr(model, "export", fail)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"an older one")
+    with pytest.raises(OSError, match="No space left"):
+        exported_model.export_for_phones(model, path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an older one"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_where_keras_cannot_export_a_sentence_is_printed(backend, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    path = tmp_path / "model.tflite"
+    assert exported_model.export_for_phones(None, path) is False
+    assert capsys.readouterr().out.startswith(f"Keras runs on {backend} here, and exports for")
+    assert not path.exists()

@@ -11,12 +11,15 @@ from itertools import accumulate
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from get_photos import load_photos
 from photo_kit import test_files, train_files, write
 from run_notebook import NOTEBOOK, ROOT, code_cells, execute, fingerprint, read
+from test_going_further import use_export
 
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
-LAST_STEP = 40
+LAST_STEP = 42
 READY = train_files() | test_files()
 
 # Executed behind the last cell: what the notebook computed, as the kernel sees it.
@@ -74,6 +77,10 @@ facts = {
     "losses": pd.read_csv(resume_training.log_file)["loss"].tolist(),
     "finished_epochs": finished_epochs,
     "model_file": model_file.exists(),
+    "phone_file": str(phone_file.resolve()),
+    "phone_answers": phone_model.predict(test_generator.pixels[:100], verbose=0).tolist(),
+    "rounding": float(np.abs(phone_model.predict(test_generator.pixels[:100], verbose=0)
+                             - prediction[:100]).max()),
 }
 print("FACTS " + json.dumps(facts))
 """
@@ -192,6 +199,19 @@ print(model.count_params(), model.predict(photo[None], verbose=0).sum())
     )
     parameters, shares = done.stdout.split()
     assert int(parameters) == 12_942_786 and float(shares) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.trains
+def test_the_exported_model_needs_nothing_of_this_project(on_drawings, tmp_path):
+    environment, facts, printed = on_drawings
+    names = facts["test_files"][:100]
+    pixels = load_photos(Path(environment["DOGS_VS_CATS_DATA"], "test1"), names, (128, 128))
+    answers = use_export(facts["phone_file"], pixels, tmp_path)
+    np.testing.assert_allclose(answers, facts["phone_answers"], atol=0.001)
+    assert np.ptp(answers[:, 0]) > 0.01, "answers that are all alike would compare as equal"
+    assert facts["rounding"] < (0.001 if "Precision: float32" in printed else 0.05)
+    differences = re.findall(r"Largest difference from .*, over 100 photos: (0\.\d+)", printed)
+    assert len(differences) == 2 and float(differences[1]) < 0.001
 
 
 @pytest.mark.trains

@@ -1,0 +1,78 @@
+"""Step 42: the network as one file for phones and other small devices, and its answers there."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+from files import write_aside
+from hardware import error_stream_off
+
+
+def in_32_bits(model):
+    """Return a copy of a network, with the same weights, that calculates with 32-bit numbers."""
+
+    def copy_layer(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=copy_layer)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def export_for_phones(model, path):
+    """Write a network in the format of LiteRT (once called TensorFlow Lite), whole or not at all.
+
+    LiteRT runs it on Android, iOS, small boards and, within TensorFlow, here. In the file are the
+    structure and the weights, nothing of the optimizer. A file of that name is replaced.
+
+    Args:
+        model: a `keras.Model` in float32, such as `in_32_bits` returns.
+        path: `pathlib.Path` of the file to write; its name ends with ".tflite".
+
+    Returns:
+        Whether it was written. Keras does this on TensorFlow only; elsewhere a sentence is printed.
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written; a file of this name that
+            was there stays as it was.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        print(
+            f"Keras runs on {backend} here, and exports for phones on TensorFlow only: load the "
+            'file of step 25 there, then export it with model.export(..., format="litert").'
+        )
+        return False
+    logging.disable(logging.INFO)  # TensorFlow tells where it puts something in between
+    try:
+        with error_stream_off():
+            write_aside(path, lambda aside: model.export(aside, format="litert", verbose=False))
+    finally:
+        logging.disable(logging.NOTSET)
+    return True
+
+
+def answers_of_export(path, photos):
+    """Return what an exported network answers, one photo after the other, as on a phone.
+
+    Args:
+        path: the file that `export_for_phones` wrote.
+        photos: what the network takes, bytes or numbers, shape (photos, height, width, 3).
+
+    Returns:
+        A float32 array of the shape (photos, classes).
+    """
+    import tensorflow as tf
+
+    with error_stream_off():
+        network = tf.lite.Interpreter(model_content=Path(path).read_bytes())
+        network.allocate_tensors()
+    entrance = network.get_input_details()[0]["index"]
+    exit_ = network.get_output_details()[0]["index"]
+    answers = []
+    for photo in photos:
+        network.set_tensor(entrance, photo[np.newaxis].astype("float32"))
+        network.invoke()
+        answers.append(network.get_tensor(exit_)[0])
+    return np.array(answers)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import time
@@ -21,6 +22,7 @@ def start_keras_quietly():
             keras = importlib.import_module("keras")
             with contextlib.suppress(ImportError):
                 importlib.import_module("tensorflow")  # Keras loads it later, on any backend
+                logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
             if not importlib.import_module("several_machines").are_asked_for():
                 find_gpus()  # not yet where processes must meet before the first computation
     except ModuleNotFoundError as problem:

@@ -10,14 +10,14 @@ import pytest
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory):
-    """Return a folder with 160 + 40 drawings, as step 0 leaves them; nobody may change it.
+    """Return a folder with 160 + 100 drawings, as step 0 leaves them; nobody may change it.
 
     All processes of a test run share it: the one that comes second waits while the first draws.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     draw = practice_set.draw_practice_set
-    with mock.patch.object(practice_set, "draw_practice_set", lambda folder: draw(folder, 160, 40)):
+    with mock.patch.object(practice_set, "draw_practice_set", lambda folder: draw(folder, 160, 100)):
         return get_photos.get_photos(
             shared / "drawings with spaces", "practice"
         ).train_folder.parent

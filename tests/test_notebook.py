@@ -173,11 +173,11 @@ def test_the_whole_notebook_on_drawings(on_drawings):
     _, facts, printed = on_drawings
     check(facts)
     assert facts["photos"] == 160
-    assert len(facts["test_files"]) == 40
+    assert len(facts["test_files"]) == 100
     assert facts["finished_epochs"] == 0
     assert "DRAWINGS" in printed
     assert "No earlier training" in printed
-    for which, count in [("Validation", 32), ("Test", 40)]:  # a practice set's answers are known
+    for which, count in [("Validation", 32), ("Test", 100)]:  # a practice set's answers are known
         assert re.search(rf"{which} photos: [\d.]+% of {count} right \(95% interval: ", printed)
     assert "There are no photos in the folder my_photos yet" in printed
 

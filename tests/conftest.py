@@ -17,7 +17,9 @@ def drawings(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     draw = practice_set.draw_practice_set
-    with mock.patch.object(practice_set, "draw_practice_set", lambda folder: draw(folder, 160, 100)):
+    with mock.patch.object(
+        practice_set, "draw_practice_set", lambda folder: draw(folder, 160, 100)
+    ):
         return get_photos.get_photos(
             shared / "drawings with spaces", "practice"
         ).train_folder.parent

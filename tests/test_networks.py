@@ -16,11 +16,13 @@ import pandas as pd
 import pretrained
 import pytest
 import residual_network
+from files import FolderLock
 from keras import layers
 from photo_generator import PhotoGenerator
 from practice_set import draw_practice_set
-from resume_training import ResumeTraining, TrainingStopped, what_sets_the_rate
+from resume_training import ResumeTraining, what_sets_the_rate
 from run_notebook import NOTEBOOK, code_cells, read
+from stop_button import TrainingStopped
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +227,10 @@ def test_a_constant_rate_can_be_replayed(tmp_path):
 
 def test_what_is_said_names_the_step(tmp_path):
     callback = ResumeTraining(tmp_path, None, None, step=39)
-    callback.interrupted, callback.log = True, pd.DataFrame()
+    callback.log, callback.generators, callback.lock = pd.DataFrame(), [], FolderLock(tmp_path)
+    callback.stop_button.is_pressed = True
     with pytest.raises(TrainingStopped, match="run step 39 again from its first cell"):
-        callback._end_if_interrupted()
+        callback._end_if_stopped()
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,8 @@ import keras, numpy as np, pandas as pd
 from keras import layers
 from averaged_weights import UseAveragedWeights
 from photo_generator import PhotoGenerator
-from resume_training import ResumeTraining, save_model, say_how_long
+from progress import say_how_long
+from resume_training import ResumeTraining, save_model
 from several_machines import part, say_who_trained
 
 photos, output, accident = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 from files import FolderLock, move_new, write_aside
-from progress import epoch_line, show_bar
+from progress import epoch_line, in_words, show_bar
 from several_machines import alone, end_sharing, own_folder, process, share_training, tell_all
 from stop_button import StopButton, TrainingStopped
 
@@ -215,7 +215,7 @@ class ResumeTraining(keras.callbacks.Callback):
         print(
             f"A training of this network, these photos and these settings lies in {self.folder}.\n"
             f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
-            f"{self.log['seconds'].sum() / 60:.0f} minutes of training, and was {state}.\n"
+            f"{in_words(self.log['seconds'].sum())} of training, and was {state}.\n"
         )
         for row in self.log.to_dict("records"):
             print(epoch_line(row, len(self.log)))

@@ -1,10 +1,12 @@
 """Steps 39 and 40: the residual network, the pretrained one, and the table that compares them."""
 
+import ast
 import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -352,7 +354,7 @@ def test_outputs_that_cannot_be_kept_are_used_all_the_same(tmp_path, monkeypatch
 # What steps 24 to 35 have made by then, for those cells that need it; nothing is trained for it.
 BEFORE = """
 training_log = pd.DataFrame({"seconds": [7.0, 8.0, 90.0]})
-answers = validation_generator.answers.argmax(axis=1)
+truth = validation_generator.answers.argmax(axis=1)
 once = np.eye(2)[(answers + np.arange(len(answers))) % 2]  # half of them wrong
 """
 FIRST_HALF = ["step-00", "step-02", "step-03-imports", "step-04", "step-05", "step-07", "step-09"]
@@ -432,3 +434,17 @@ def test_switched_on_they_train_and_afterwards_they_load(environment, tmp_path):
     assert "It is loaded instead of training again." in printed
     assert "There is nothing left to train." in printed
     assert names["rows"] == measured[:2]
+
+
+def test_the_long_steps_can_be_run_again_from_the_end():
+    assigned, used = {"long": set(), "later": set()}, set()
+    cells = [cell for cell in code_cells(read()) if re.match(r"step-(39|4\d)", cell.id)]
+    for cell in cells:
+        is_long = cell.id.startswith(("step-39", "step-40"))
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assigned["long" if is_long else "later"].add(node.id)
+            elif isinstance(node, ast.Name) and is_long:
+                used.add(node.id)
+    assert {"truth", "once", "model"} <= used and "few" in assigned["later"]
+    assert not (used - assigned["long"]) & assigned["later"]

@@ -642,8 +642,8 @@ def report(photos, folder):
         these = "THESE" if drawings == total else f"WARNING: {drawings:,} OF THESE {total:,}"
         print(
             f"\n{these} ARE DRAWINGS, NOT PHOTOS. Every cell runs, but no figure says anything\n"
-            "about photos. To get photos, delete train and test1 in this folder and run again\n"
-            "with a network, or with one of the archives that data/README.md names in it:\n"
+            "about photos. To get photos, move or delete train and test1 in this folder, then\n"
+            "run this again with a network, or after putting one of Kaggle's archives there:\n"
             + printable(str(folder))
         )
 

@@ -355,7 +355,7 @@ def test_outputs_that_cannot_be_kept_are_used_all_the_same(tmp_path, monkeypatch
 BEFORE = """
 training_log = pd.DataFrame({"seconds": [7.0, 8.0, 90.0]})
 truth = validation_generator.answers.argmax(axis=1)
-once = np.eye(2)[(answers + np.arange(len(answers))) % 2]  # half of them wrong
+once = np.eye(2)[(truth + np.arange(len(truth))) % 2]  # half of them wrong
 """
 FIRST_HALF = ["step-00", "step-02", "step-03-imports", "step-04", "step-05", "step-07", "step-09"]
 FIRST_HALF += ["step-1", "step-20", "step-21", "step-24-resume"]

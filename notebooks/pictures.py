@@ -17,7 +17,8 @@ def show(description):
 
 def show_text(text):
     """Show a wide text, which can be scrolled sideways where the page is narrower."""
-    page = f'<pre style="overflow-x: auto; white-space: pre">{html.escape(text)}</pre>'
+    style = "overflow-x: auto; white-space: pre; font-family: monospace; line-height: 1.3"
+    page = f'<pre style="{style}">{html.escape(text)}</pre>'
     display({"text/plain": text, "text/html": page}, raw=True)
 
 

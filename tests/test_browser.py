@@ -196,6 +196,8 @@ def test_as_a_web_page(page, web_page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "it must not be wider"
     without = "[...document.querySelectorAll('img')].filter(image => !image.alt).length"
     assert page.evaluate(without) == 0, "every picture has a text alternative"
+    summary = page.locator("pre", has_text="Output Shape").first
+    assert "monospace" in summary.evaluate("element => getComputedStyle(element).fontFamily")
     for step in STEPS:
         page.locator(f"h2[id^='{step}.']").scroll_into_view_if_needed()
         page.screenshot(path=SCREENSHOTS / f"html-{width}-step-{step:02}.png")

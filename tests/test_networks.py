@@ -409,7 +409,7 @@ def test_switched_off_the_long_steps_only_say_what_they_would_do(environment, tm
     names, printed = walk(environment | {"LONG_STEPS": "0"})
     assert "Step 9: 152,951,168 multiplications a photo, 12,942,786 parameters" in printed
     assert "Residual: 148,242,944 multiplications a photo, 2,800,098 parameters" in printed
-    assert printed.count("LONG_STEPS = True in step 4") == 2
+    assert printed.count("LONG_STEPS = True at the end of step 4") == 2
     table = json.loads(pd.DataFrame([*names["rows"], names["giant"]]).to_json(orient="values"))
     half = "50.0% (25.4% to 74.6%)"
     assert table[0] == ["step 9", "12,942,786", "153 million", "8", half]

@@ -1,6 +1,5 @@
 """Step 42: the network as one file for phones and other small devices, and its answers there."""
 
-import logging
 from pathlib import Path
 
 import keras
@@ -44,12 +43,8 @@ def export_for_phones(model, path):
             'file of step 25 there, then export it with model.export(..., format="litert").'
         )
         return False
-    logging.disable(logging.INFO)  # TensorFlow tells where it puts something in between
-    try:
-        with error_stream_off():
-            write_aside(path, lambda aside: model.export(aside, format="litert", verbose=False))
-    finally:
-        logging.disable(logging.NOTSET)
+    with error_stream_off():
+        write_aside(path, lambda aside: model.export(aside, format="litert", verbose=False))
     return True
 
 

@@ -114,7 +114,7 @@ def outputs_once(backbone, generator, folder, batch_size=128):
     outputs = np.concatenate(batches)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_aside(path, partial(write_outputs, outputs))
+        write_aside(path, lambda aside: np.save(aside, outputs))
     except OSError as problem:
         print(f"They could not be kept in {path} ({problem.strerror}).")
     return outputs
@@ -127,8 +127,3 @@ def read_outputs(path, shape):
     except (OSError, ValueError, EOFError):
         return None
     return outputs if outputs.shape == shape and outputs.dtype == "float32" else None
-
-
-def write_outputs(outputs, path):
-    """Write an array to `path`."""
-    np.save(path, outputs)

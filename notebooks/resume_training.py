@@ -268,25 +268,22 @@ class ResumeTraining(keras.callbacks.Callback):
         if not self.stop_button.is_pressed:
             return
         self.stop_button.is_pressed = False
-        self.lock.release()
-        finished = len(self.log)
         print()
+        stopped = f"Training was stopped in epoch {len(self.log) + 1}."
         if process()[1] > 1:
-            raise TrainingStopped(
-                f"Training was stopped in epoch {finished + 1}. The other processes end as well. "
-                "Start all of them again to go on."
-            )
+            said = f"{stopped} The other processes end as well. Start all of them again to go on."
+            raise TrainingStopped(said)
         end_sharing(self.model, self.generators)
-        if finished and self.whole_files:
+        said = f"Training was stopped before an epoch was saved. To begin anew, {self.anew}"
+        if self.whole_files:
             self._load(self.model, self.whole_files[self._best_epoch(self.log)])
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-            raise TrainingStopped(
-                f"Training was stopped in epoch {finished + 1}. The network is as after the "
-                f"best epoch so far. Run step {self.step} again from its first cell to go on."
+            said = (
+                f"{stopped} The network is as after the best epoch so far. Run step {self.step} "
+                "again from its first cell to go on."
             )
-        raise TrainingStopped(
-            f"Training was stopped before an epoch was saved. To begin anew, {self.anew}"
-        )
+        self.lock.release()
+        raise TrainingStopped(said)
 
     def on_epoch_end(self, epoch, logs=None):
         if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
@@ -337,7 +334,6 @@ class ResumeTraining(keras.callbacks.Callback):
                 self.whole_files.pop(old).unlink()
 
     def on_train_end(self, logs=None):
-        self.lock.release()
         end_sharing(self.model, self.generators)
         if process()[0] > 0:  # step 26 reads it, also where nothing was left to train
             self.log.to_csv(self.log_file, index=False)
@@ -347,6 +343,7 @@ class ResumeTraining(keras.callbacks.Callback):
         figures = self.log.drop(columns=["precision", "finished"])
         self.model.history.history = figures.to_dict("list")
         self.model.history.epoch = list(range(len(self.log)))
+        self.lock.release()
 
     def _restore(self, model):
         """Load the last whole epoch into `model`; return its log and the weights of its best one.

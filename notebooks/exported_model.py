@@ -1,11 +1,22 @@
 """Step 42: the network as one file for phones and other small devices, and its answers there."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 from files import write_aside
 from hardware import error_stream_off
+
+EXPORT = (
+    "import sys, keras\n"
+    "model = keras.models.load_model(sys.argv[1], compile=False)\n"
+    "model.export(sys.argv[2], format='litert', verbose=False)\n"
+)
 
 
 def in_32_bits(model):
@@ -30,22 +41,44 @@ def export_for_phones(model, path):
         path: `pathlib.Path` of the file to write; its name ends with ".tflite".
 
     Returns:
-        Whether it was written. Keras does this on TensorFlow only; elsewhere a sentence is printed.
+        Whether it was written. It takes TensorFlow: where Keras runs on something else, a process
+        of its own uses it; where it is not installed, a sentence is printed.
 
     Raises:
         OSError: when the disk is full or the folder cannot be written; a file of this name that
             was there stays as it was.
+        RuntimeError: when that process fails; the message ends with what it wrote last.
     """
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        print(
-            f"Keras runs on {backend} here, and exports for phones on TensorFlow only: load the "
-            'file of step 25 there, then export it with model.export(..., format="litert").'
-        )
+    if importlib.util.find_spec("tensorflow") is None:
+        print("Keras exports for phones through TensorFlow only, which is not installed here.")
         return False
-    with error_stream_off():
-        write_aside(path, lambda aside: model.export(aside, format="litert", verbose=False))
+    export = export_here if keras.backend.backend() == "tensorflow" else export_elsewhere
+    write_aside(path, lambda aside: export(model, aside))
     return True
+
+
+def export_here(model, path):
+    """Write a network in LiteRT's format with Keras on TensorFlow."""
+    with error_stream_off():
+        model.export(path, format="litert", verbose=False)
+
+
+def export_elsewhere(model, path):
+    """Do the same in a process where Keras runs on TensorFlow."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.keras")
+        model.save(file)
+        hidden = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORT, file, path],
+            capture_output=True,
+            text=True,
+            env=os.environ | hidden,
+            check=False,
+        )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(f"The network could not be exported: {' '.join(last)}")
 
 
 def answers_of_export(path, photos):

@@ -87,7 +87,7 @@ def use_all_gpus(gpus=None):
     if not gpus:
         print("GPU: none found, the processor does the work.")
     elif len(gpus) == 1:
-        print(f"GPU: {gpus[0]}")
+        print(f"GPU: {look_at_gpu()[0]}; Keras runs on {backend}.")
     elif backend == "tensorflow":
         import tensorflow as tf
 
@@ -122,7 +122,7 @@ def choose_precision(wish="auto"):
         raise ValueError(f"PRECISION is {wish!r}; choose auto, {', '.join(PRECISIONS)}.")
     chosen, reason = wish, "as asked for"
     if wish == "auto" and find_gpus():
-        capability = compute_capability()
+        capability = look_at_gpu()[1]
         chosen = PRECISIONS[0 if capability < (7, 0) else 2 if capability < (8, 0) else 1]
         reason = f"compute capability {capability[0]}.{capability[1]}"
     elif wish == "auto":
@@ -134,8 +134,11 @@ def choose_precision(wish="auto"):
     return chosen
 
 
-def compute_capability():
-    """Return the compute capability of the first NVIDIA GPU, such as (9, 0); (0, 0) for others."""
+def look_at_gpu():
+    """Return the first GPU's name, and its compute capability, such as (9, 0).
+
+    The capability is NVIDIA's measure of what a GPU can do; it is (0, 0) for those of others.
+    """
     import keras
 
     backend = keras.backend.backend()
@@ -144,16 +147,19 @@ def compute_capability():
 
         gpu = tf.config.list_physical_devices("GPU")[0]
         details = tf.config.experimental.get_device_details(gpu)
-        return tuple(details.get("compute_capability", (0, 0)))
+        return details.get("device_name", "one"), tuple(details.get("compute_capability", (0, 0)))
     if backend == "jax":
         import jax
 
-        text = str(getattr(jax.devices()[0], "compute_capability", ""))  # AMD's: such as gfx90a
+        gpu = jax.devices()[0]
+        text = str(getattr(gpu, "compute_capability", ""))  # AMD's: such as gfx90a
         numbers = re.match(r"(\d+)\.(\d+)", text)
-        return tuple(map(int, numbers.groups())) if numbers else (0, 0)
+        return gpu.device_kind, tuple(map(int, numbers.groups())) if numbers else (0, 0)
     import torch
 
-    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+    if not torch.cuda.is_available():
+        return "Apple", (0, 0)
+    return torch.cuda.get_device_name(), torch.cuda.get_device_capability()
 
 
 def speed_of_bfloat16(rounds=10, enough=3):

@@ -201,15 +201,8 @@ class PhotoGenerator(keras.utils.PyDataset):
 
     def _change(self, photos, draws):
         """Return changed photos, bytes; `draws` has a row of 16 numbers for each of them."""
-        ops = keras.ops
-        photos = ops.cast(photos, "float32")
-        if self.moves:
-            photos = ops.image.affine_transform(
-                photos, self._transforms(draws), fill_mode="nearest", data_format="channels_last"
-            )
-        gains, offsets = map(ops.convert_to_tensor, self._colors(draws))
-        photos = ops.clip(photos * gains + (offsets + 0.5), 0, 255)  # 0.5: the cast cuts off
-        return ops.convert_to_numpy(ops.cast(photos, "uint8"))
+        transforms = self._transforms(draws) if self.moves else None
+        return keras.ops.convert_to_numpy(change_photos(photos, transforms, *self._colors(draws)))
 
     def _transforms(self, draws):
         """Return affine transforms around the picture's center, shape (photos, 8).
@@ -255,6 +248,24 @@ class PhotoGenerator(keras.utils.PyDataset):
             top, left = corners[number]
             photos[number, top : top + side, left : left + side] = 128
         return photos
+
+
+def change_photos(photos, transforms, gains, offsets):
+    """Return photos, bytes, moved by `transforms` (or by nothing, for None) and recolored."""
+    ops = keras.ops
+    photos = ops.cast(photos, "float32")
+    if transforms is not None:
+        photos = ops.image.affine_transform(
+            photos, transforms, fill_mode="nearest", data_format="channels_last"
+        )
+    photos = ops.clip(photos * gains + (offsets + 0.5), 0, 255)  # 0.5: the cast cuts off
+    return ops.cast(photos, "uint8")
+
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    change_photos = jax.jit(change_photos)  # compiled once for each shape, not run piece by piece
 
 
 def load_once(directory, filenames, size):

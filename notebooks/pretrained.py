@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from archives import Progress, within
 from files import write_aside
-from resume_training import hash_of
+from fingerprint import hash_of
 
 # The address and the MD5 checksum that `keras.applications` has for them.
 WEIGHTS = (

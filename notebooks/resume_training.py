@@ -1,4 +1,4 @@
-"""Steps 24, 25, 39: a Keras callback that never loses a training, and a model saved whole.
+"""Steps 24 and 39: a Keras callback that never loses a training.
 
 Keras's own `BackupAndRestore` overwrites its only file in place, forgets what `EarlyStopping` and
 `ReduceLROnPlateau` had counted, and deletes the backup at the end. This callback writes each file
@@ -6,80 +6,23 @@ aside and renames it, so that a crash at any moment leaves the epoch before whol
 the log through the other callbacks, so that they count on as if nothing had happened.
 """
 
-import hashlib
-import json
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import keras
 import numpy as np
 import pandas as pd
 from files import FolderLock, move_new, write_aside
+from fingerprint import fingerprint, number, what_sets_the_rate
 from progress import epoch_line, in_words, show_bar
 from several_machines import alone, end_sharing, own_folder, process, share_training, tell_all
 from stop_button import StopButton, TrainingStopped
+from training_log import began, read_log
 
-COLUMNS = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
-COLUMNS += ["precision", "finished"]
 NOT_FRESH = (
     "There is no saved epoch to go on from, and this network has been trained a little already: "
 )
 ANEW = "run step 9 again for a fresh one, then steps 12 to 14, and step 24 from its first cell."
-
-
-def fingerprint(model, generators, settings):
-    """Return a short name for everything that decides what a training leads to.
-
-    Two trainings share it when network, size of its input, compilation, photos (names, answers
-    and pixels), the generators' settings and `settings` are the same. What changes from run to run
-    does not count: the names that Keras numbers on (`conv2d_7`), the precision (the weights are
-    float32 whatever it is), and the optimizer's present learning rate; the one that the model was
-    first seen with does.
-
-    Args:
-        model: a compiled `keras.Model`.
-        generators: `PhotoGenerator`s, or others with the attributes `filenames`, `labels`,
-            `pixels` (a NumPy array) and `settings` (a dict that JSON can write).
-        settings: a dict that JSON can write.
-    """
-    layers = [(type(layer).__name__, layer.get_config()) for layer in model.layers]
-    for _, config in layers:
-        config.pop("name", None)
-        config.pop("dtype", None)
-    photos = [
-        [generator.filenames, generator.labels, generator.settings, hash_of(generator.pixels)]
-        for generator in generators
-    ]
-    if not hasattr(model.optimizer, "first_learning_rate"):
-        model.optimizer.first_learning_rate = number(model.optimizer.learning_rate)
-    compilation = model.get_compile_config()
-    optimizer = compilation["optimizer"]["config"]
-    for config in [optimizer, optimizer.get("inner_optimizer", {}).get("config", {})]:
-        for changing in ["name", "learning_rate"]:
-            config.pop(changing, None)
-    rate = round(model.optimizer.first_learning_rate, 9)
-    parts = [layers, model.input_shape, compilation, rate, photos, settings]
-    parts = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(parts.encode()).hexdigest()[:10]
-
-
-def what_sets_the_rate(callback, epochs):
-    """Return, as a dict for `fingerprint`, what decides the learning rate of each epoch.
-
-    Args:
-        callback: a `ReduceLROnPlateau`, a `LearningRateScheduler`, or None for a constant rate.
-        epochs: how many epochs there shall be; a schedule counts with the rates of all of them.
-    """
-    if callback is None:
-        return {}
-    if isinstance(callback, keras.callbacks.LearningRateScheduler):
-        return {"rates": [round(float(callback.schedule(n, 1.0)), 9) for n in range(epochs)]}
-    return {name: getattr(callback, name) for name in ["patience", "factor", "cooldown", "min_lr"]}
-
-
-def hash_of(array):
-    """Return a hash of a NumPy array's content."""
-    return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
 
 
 class ResumeTraining(keras.callbacks.Callback):
@@ -133,7 +76,8 @@ class ResumeTraining(keras.callbacks.Callback):
     def has_finished(self, model, training_generator, validation_generator, epochs):
         """Return whether all epochs of this training are saved; the arguments are `start`'s."""
         self.folder = self._folder_of(model, training_generator, validation_generator, epochs)
-        return tell_all(len(self._read_log()) >= epochs and self._model_file(epochs).exists())
+        finished = len(read_log(self.log_file)) >= epochs
+        return tell_all(finished and self._model_file(epochs).exists())
 
     def start(self, model, training_generator, validation_generator, epochs):
         """Look for an earlier training of the same kind and load its state into `model`.
@@ -189,8 +133,7 @@ class ResumeTraining(keras.callbacks.Callback):
         self.iterations, self.is_restored = number(model.optimizer.iterations), True
         training_generator.epoch = len(self.log)
 
-        others = [path.name for path in self.root.glob("*/training_log.csv")]
-        others = len(others) - self.log_file.exists()
+        others = len(list(self.root.glob("*/training_log.csv"))) - self.log_file.exists()
         if self.log.empty and trained_before:
             raise ValueError(NOT_FRESH + self.anew)
         if self.log.empty and self.log_file.exists():
@@ -214,7 +157,7 @@ class ResumeTraining(keras.callbacks.Callback):
             state = f"stopped after epoch {len(self.log)}"
         print(
             f"A training of this network, these photos and these settings lies in {self.folder}.\n"
-            f"It ran from {self._began()} to {self.log['finished'].iloc[-1]}, "
+            f"It ran from {began(self.log)} to {self.log['finished'].iloc[-1]}, "
             f"{in_words(self.log['seconds'].sum())} of training, and was {state}.\n"
         )
         for row in self.log.to_dict("records"):
@@ -350,7 +293,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
         Without a usable file, the model stays as it was, the log is empty, the weights are None.
         """
-        log = self._read_log()
+        log = read_log(self.log_file)
         variables = model.variables + model.optimizer.variables
         untrained = [keras.ops.convert_to_numpy(variable) for variable in variables]
         self.whole_files = {}
@@ -383,8 +326,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _replay(self):
         """Lead the callbacks through the logged epochs, so that their counters stand as before."""
-        callbacks = [self.early_stopping]
-        callbacks += [] if self.reduce_learning_rate is None else [self.reduce_learning_rate]
+        callbacks = [c for c in (self.early_stopping, self.reduce_learning_rate) if c is not None]
         spoken = [callback.verbose for callback in callbacks]
         for callback in callbacks:
             callback.verbose = 0
@@ -398,33 +340,6 @@ class ResumeTraining(keras.callbacks.Callback):
         for callback, verbose in zip(callbacks, spoken, strict=True):
             callback.verbose = verbose
 
-    def _read_log(self):
-        """Return the training log; raise ValueError when it is not as this callback wrote it."""
-        if not self.log_file.exists():
-            return pd.DataFrame(columns=COLUMNS)
-        try:
-            log = pd.read_csv(self.log_file, encoding="utf-8")
-            missing = [name for name in COLUMNS if name not in log]
-            if missing:
-                raise ValueError(f"it has no column {missing[0]!r}, or no commas between columns")
-            for name in COLUMNS[:-2]:
-                log[name] = log[name].astype(float if name != "epoch" else int)
-            if log["epoch"].tolist() != list(range(1, len(log) + 1)):
-                raise ValueError("its epochs are not 1, 2, 3, ...")
-            log["finished"].map(datetime.fromisoformat)
-        except (ValueError, TypeError) as problem:
-            raise ValueError(
-                f"{self.log_file} is not as it was written ({problem}); perhaps a spreadsheet "
-                f"saved it. Nothing was changed: put the log back, or rename {self.folder} to "
-                "train anew."
-            ) from None
-        return log
-
-    def _began(self):
-        first = self.log.iloc[0]
-        began = datetime.fromisoformat(first["finished"]) - timedelta(seconds=first["seconds"])
-        return began.isoformat(sep=" ", timespec="seconds")
-
     def _best_epoch(self, log):
         """Number of the best epoch in `log`, the earliest of equals, among those with a file."""
         accuracy = log["val_accuracy"]
@@ -432,26 +347,3 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def _model_file(self, epoch):
         return self.folder / f"epoch-{epoch:03}.keras"
-
-
-def number(variable):
-    """Return the value of a Keras variable as a float, wherever it lies, be it on several GPUs."""
-    return float(keras.ops.convert_to_numpy(variable))
-
-
-def save_model(model, path):
-    """Save a model whole or not at all, ready for `keras.models.load_model`.
-
-    The averages of the weights in its optimizer become those of the weights as they are. (On JAX,
-    both would share memory otherwise, which `evaluate` takes away from one of them.)
-
-    Raises:
-        OSError: when the disk is full or the folder cannot be written; a file of this name that
-            was there stays as it was.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer.use_ema:
-        averages = optimizer._model_variables_moving_average
-        for weights, average in zip(model.trainable_variables, averages, strict=True):
-            average.assign(keras.ops.convert_to_numpy(weights))
-    write_aside(path, model.save)

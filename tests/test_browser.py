@@ -105,6 +105,11 @@ class Server:
             time.sleep(0.5)
 
 
+NOTHING_WAITS = (
+    "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"
+)
+
+
 def open_and_run_all(page, server):
     """Open the notebook and choose Run All Cells from the menu."""
     page.goto(f"{server.address}/notebooks/notebooks/dogs_vs_cats.ipynb")
@@ -141,7 +146,10 @@ def test_run_stop_and_go_on(page, project, drawings):
     }
     with Server(project, EPOCHS="2", **environment) as server:
         open_and_run_all(page, server)
-        server.wait_until_idle(900)
+        page.wait_for_function(
+            NOTHING_WAITS, timeout=900_000
+        )  # a kernel may be idle before it starts
+        server.wait_until_idle(60)
         notebook = saved(page, project)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))

@@ -1,5 +1,6 @@
 """Steps 35 to 42: scores, places that speak for an answer, own photos, and the exported model."""
 
+import os
 import subprocess
 import sys
 
@@ -285,10 +286,50 @@ def test_an_export_that_fails_leaves_the_older_one(tmp_path, monkeypatch):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an older one"]
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_where_keras_cannot_export_a_sentence_is_printed(backend, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+ON_JAX = """
+import sys
+from pathlib import Path
+
+import exported_model
+import keras
+import numpy as np
+
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+photos = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), dtype="uint8")
+path = Path(sys.argv[1])
+assert exported_model.export_for_phones(model, path)
+difference = exported_model.answers_of_export(path, photos) - model.predict(photos, verbose=0)
+print(keras.backend.backend(), abs(difference).max())
+"""
+
+
+def test_on_jax_another_process_exports(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, tmp_path / "고양이 model.tflite"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    backend, difference = done.stdout.split()[-2:]
+    assert backend == "jax"
+    assert float(difference) < 0.001, done.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_that_process_says_last_is_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(exported_model, "EXPORT", "raise OSError(28, 'No space left on device')")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"an older one")
+    with pytest.raises(RuntimeError, match=r"could not be exported: OSError: .*No space left"):
+        exported_model.export_for_phones(model, path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an older one"]
+
+
+def test_without_tensorflow_a_sentence_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exported_model.importlib.util, "find_spec", lambda name: None)
     path = tmp_path / "model.tflite"
     assert exported_model.export_for_phones(None, path) is False
-    assert capsys.readouterr().out.startswith(f"Keras runs on {backend} here, and exports for")
+    assert "through TensorFlow only, which is not installed" in capsys.readouterr().out
     assert not path.exists()

@@ -87,28 +87,30 @@ def test_pytorch_is_asked_itself_for_its_gpus(monkeypatch, count, apple, gpus):
     mps = SimpleNamespace(is_available=lambda: apple)
     cuda = SimpleNamespace(device_count=lambda: count, is_available=lambda: count > 0)
     cuda.get_device_capability = lambda: (8, 9)
+    cuda.get_device_name = lambda: "RTX"
     torch = SimpleNamespace(cuda=cuda, backends=SimpleNamespace(mps=mps))
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     assert hardware.find_gpus() == gpus
-    assert hardware.compute_capability() == ((8, 9) if count else (0, 0))
+    assert hardware.look_at_gpu() == (("RTX", (8, 9)) if count else ("Apple", (0, 0)))
 
 
 @pytest.mark.parametrize(
     ("text", "capability"), [("9.0", (9, 0)), ("gfx90a", None), (None, (0, 0))]
 )
-def test_tensorflow_and_jax_tell_the_compute_capability(monkeypatch, text, capability):
+def test_tensorflow_and_jax_tell_what_a_gpu_is(monkeypatch, text, capability):
     known = {} if text is None else {"compute_capability": text}
-    gpu = SimpleNamespace(**known)
+    gpu = SimpleNamespace(device_kind="NVIDIA H100", **known)
     monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(devices=lambda: [gpu]))
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    assert hardware.compute_capability() == (capability or (0, 0))
+    assert hardware.look_at_gpu() == ("NVIDIA H100", capability or (0, 0))
 
-    details = {"compute_capability": capability} if text and capability else {}
+    details = {"device_name": "NVIDIA H100"}
+    details |= {"compute_capability": capability} if text and capability else {}
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [gpu])
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    assert hardware.compute_capability() == (capability or (0, 0))
+    assert hardware.look_at_gpu() == ("NVIDIA H100", capability or (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,9 @@ def test_tensorflow_and_jax_tell_the_compute_capability(monkeypatch, text, capab
         ("tensorflow", [], "GPU: none found, the processor does the work.", None),
         ("jax", [], "GPU: none found, the processor does the work.", None),
         ("torch", [], "GPU: none found, the processor does the work.", None),
-        ("tensorflow", ["gpu:0"], "GPU: gpu:0", None),
-        ("jax", ["gpu:0"], "GPU: gpu:0", None),
-        ("torch", ["cuda:0"], "GPU: cuda:0", None),
+        ("tensorflow", ["gpu:0"], "GPU: NVIDIA H100; Keras runs on tensorflow.", None),
+        ("jax", ["gpu:0"], "GPU: NVIDIA H100; Keras runs on jax.", None),
+        ("torch", ["cuda:0"], "GPU: NVIDIA H100; Keras runs on torch.", None),
         ("tensorflow", ["gpu:0", "gpu:1"], "2 GPUs share every batch.", "MirroredStrategy"),
         ("jax", ["gpu:0", "gpu:1"], "2 GPUs share every batch.", None),  # from step 24 on
         ("torch", ["cuda:0", "cuda:1"], "One of 2 GPUs is used: to share", None),
@@ -128,6 +130,7 @@ def test_tensorflow_and_jax_tell_the_compute_capability(monkeypatch, text, capab
 def test_several_gpus_share_the_work(monkeypatch, capsys, backend, gpus, printed, shared):
     chosen = []
     monkeypatch.setattr(hardware, "find_gpus", lambda: gpus)
+    monkeypatch.setattr(hardware, "look_at_gpu", lambda: ("NVIDIA H100", (9, 0)))
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda gpus: ("MirroredStrategy", gpus))
     monkeypatch.setattr(tf.distribute, "experimental_set_strategy", chosen.append)
@@ -184,7 +187,7 @@ def test_a_processor_is_timed(monkeypatch, capsys, wish, speed, chosen, reason):
 )
 def test_a_gpu_is_judged_by_what_it_is(monkeypatch, capsys, capability, chosen):
     monkeypatch.setattr(hardware, "find_gpus", lambda: ["gpu:0"])
-    monkeypatch.setattr(hardware, "compute_capability", lambda: capability)
+    monkeypatch.setattr(hardware, "look_at_gpu", lambda: ("some GPU", capability))
     monkeypatch.setattr(hardware, "speed_of_bfloat16", None)
     assert hardware.choose_precision() == chosen
     reason = "compute capability {}.{}".format(*capability)

@@ -19,10 +19,11 @@ import pretrained
 import pytest
 import residual_network
 from files import FolderLock
+from fingerprint import what_sets_the_rate
 from keras import layers
 from photo_generator import PhotoGenerator
 from practice_set import draw_practice_set
-from resume_training import ResumeTraining, what_sets_the_rate
+from resume_training import ResumeTraining
 from run_notebook import NOTEBOOK, code_cells, read
 from stop_button import TrainingStopped
 

@@ -302,7 +302,7 @@ def test_a_log_that_was_changed_is_not_trained_over(two_epochs, tmp_path):
 
 
 SAVE = """
-from resume_training import save_model
+from model_file import save_model
 save_model(model, resume.folder / "dogs_vs_cats.keras")
 """
 
@@ -620,7 +620,7 @@ def photos(fill=1, **settings):
 
 
 def test_the_fingerprint_ignores_only_what_changes_from_run_to_run():
-    from resume_training import fingerprint
+    from fingerprint import fingerprint
 
     expected = fingerprint(network(), [photos()], {"patience": 1})
     trained = network()

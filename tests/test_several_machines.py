@@ -209,7 +209,8 @@ from keras import layers
 from averaged_weights import UseAveragedWeights
 from photo_generator import PhotoGenerator
 from progress import say_how_long
-from resume_training import ResumeTraining, save_model
+from model_file import save_model
+from resume_training import ResumeTraining
 from several_machines import part, say_who_trained
 
 photos, output, accident = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

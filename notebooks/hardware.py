@@ -20,11 +20,8 @@ def start_keras_quietly():
     try:
         with error_stream_off():
             keras = importlib.import_module("keras")
-            with contextlib.suppress(ImportError):
-                importlib.import_module("tensorflow")  # Keras loads it later, on any backend
-                logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
-            if not importlib.import_module("several_machines").are_asked_for():
-                find_gpus()  # not yet where processes must meet before the first computation
+        if not importlib.import_module("several_machines").are_asked_for():
+            load_tensorflow()  # not yet where processes must meet before the first computation
     except ModuleNotFoundError as problem:
         raise ModuleNotFoundError(
             f"Keras needs the package {problem.name!r}, which is not installed. Install it, or "
@@ -34,6 +31,19 @@ def start_keras_quietly():
     # A reader's own ~/.keras/keras.json may say otherwise.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+def load_tensorflow():
+    """Find the GPUs, then load TensorFlow where it is installed, both without a word.
+
+    Keras loads it later otherwise, whatever it computes with. But on JAX the GPUs come first: what
+    TensorFlow has in place of missing CUDA libraries would be taken for them, too old to be used.
+    """
+    with error_stream_off():
+        find_gpus()
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorflow")
+            logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
 
 
 @contextlib.contextmanager
@@ -82,6 +92,7 @@ def use_all_gpus(gpus=None):
 
     if several_machines.are_asked_for():
         several_machines.join_processes()
+        load_tensorflow()
     gpus = find_gpus() if gpus is None else gpus
     backend = keras.backend.backend()
     if not gpus:

@@ -221,3 +221,15 @@ def test_the_best_times_are_compared(monkeypatch, times, ratio, rounds):
     monkeypatch.setattr(hardware, "time_convolution", time_convolution)
     assert hardware.speed_of_bfloat16() == pytest.approx(ratio)
     assert calls == ["float32", "bfloat16"] * rounds
+
+
+def test_jax_finds_its_gpus_before_tensorflow_is_there():
+    done = run(
+        "import sys, hardware\n"
+        "find = hardware.find_gpus\n"
+        "hardware.find_gpus = lambda: print('tensorflow' in sys.modules) or find()\n"
+        "hardware.start_keras_quietly()\n"
+        "print('tensorflow' in sys.modules)\n",
+        KERAS_BACKEND="jax",
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -9,6 +9,8 @@ import sys
 import time
 from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import nbformat
 import numpy as np
@@ -135,7 +137,8 @@ def check(facts):
     head = ["Flatten", "Dense", "BatchNormalization", "Dropout", "Dense"]
     assert facts["layers"] == ["Rescaling", *block * 3, *head]
     assert facts["stopping"] == ["val_accuracy", 10, True]
-    assert facts["reduction"] == ["val_accuracy", 2, 0.5, 0.00001, 3]
+    patience = 2 if facts["photos"] > 10_000 else 5
+    assert facts["reduction"] == ["val_accuracy", patience, 0.5, 0.00001, 3]
     assert facts["augmentation_changes"] > 5
     assert facts["example_variants"] > 5
     assert facts["epoch_is_repeatable"]
@@ -283,6 +286,21 @@ def test_the_drawings_are_learned_within_eight_minutes(tmp_path, seed):
     assert time.monotonic() - start < 8 * 60
     assert max(facts["log"]) > 0.95
     assert float(re.search(r"([\d.]+)% of 200 right", printed).group(1)) > 95
+
+
+@pytest.mark.parametrize(("count", "batch", "patience"), [(25_000, 128, 2), (2_700, 16, 5)])
+def test_settings_that_depend_on_the_number_of_photos(count, batch, patience, monkeypatch):
+    for name in ["BATCH_SIZE", "EPOCHS"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.syspath_prepend(NOTEBOOK.parent)
+    photos = SimpleNamespace(train_files=range(count))
+    names = {"photos": photos, "Path": Path, "keras": SimpleNamespace(utils=Mock())}
+    sources = {cell.id: cell.source for cell in code_cells(read())}
+    for cell in ["step-04-settings", "step-11-callbacks", "step-13-reduction"]:
+        exec(sources[cell], names)
+    assert names["EPOCHS"] == 50
+    assert names["BATCH_SIZE"] == batch
+    assert names["learning_rate_reduction"].patience == patience
 
 
 def test_opened_alone_it_says_what_is_missing_and_how_to_get_it(tmp_path):

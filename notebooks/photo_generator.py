@@ -19,8 +19,8 @@ class PhotoGenerator(keras.utils.PyDataset):
 
     Every photo is decoded once and kept in memory as bytes: 49 MB for a thousand photos of
     128 x 128 pixels. The changes are drawn anew for every photo in every epoch, and computed by
-    `keras.ops`, so every backend will do. What is drawn depends on the seed, the number of the
-    epoch (attribute `epoch`) and the photo's position in it, and on nothing else.
+    `keras.ops`, so every backend will do; JAX compiles them. What is drawn depends on the seed, the
+    number of the epoch (attribute `epoch`) and the photo's position in it, and on nothing else.
 
     Who ports an old notebook finds its arguments here under the same names:
 

@@ -339,6 +339,10 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
         "import sys, numpy as np, test_photo_generator as test\n"
         "generator = test.make(sys.argv[1], batch_size=7, shuffle=True, **test.MORE)\n"
         "np.save(sys.argv[2], test.epoch_of(generator))\n"
+        "import photo_generator\n"
+        "if test.keras.backend.backend() == 'jax':\n"
+        "    compiled = photo_generator.change_photos._cache_size()\n"
+        "    print(compiled, len({len(batch) for batch in generator}))\n"
     )
     path = os.pathsep.join(str(ROOT / name) for name in ["data", "notebooks", "tests"])
     done = subprocess.run(
@@ -348,6 +352,8 @@ def test_every_backend_gives_nearly_the_same_photos(folder, tmp_path, backend):
         env=os.environ | {"PYTHONPATH": path, "KERAS_BACKEND": backend},
     )
     assert done.returncode == 0, done.stderr
+    if backend == "jax":
+        assert done.stdout.split()[-2:] == ["2", "2"], "compiled once for each size of a batch"
     theirs = np.load(tmp_path / "photos.npy").astype(int)
     difference = np.abs(theirs - epoch_of(make(folder, shuffle=True, **MORE)))
     assert (difference > 1).mean() < 0.001 and difference.mean() < 0.1

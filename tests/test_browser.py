@@ -209,3 +209,32 @@ def test_as_a_web_page(page, web_page, width):
     for step in STEPS:
         page.locator(f"h2[id^='{step}.']").scroll_into_view_if_needed()
         page.screenshot(path=SCREENSHOTS / f"html-{width}-step-{step:02}.png")
+
+
+# What GitHub leaves of a notebook, and the few rules of its own that it adds.
+AS_ON_GITHUB = """
+for (const gone of document.querySelectorAll("script, style, link, iframe")) gone.remove();
+for (const element of document.querySelectorAll("[style], [class]")) {
+    element.removeAttribute("style");
+    element.removeAttribute("class");
+}
+const rules = document.createElement("style");
+rules.textContent = "img { max-width: 100% } pre, table { display: block; overflow: auto }";
+document.head.append(rules);
+"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_without_scripts_and_styles_as_on_github(page, web_page, width):
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            kinds = {"text/plain", "text/html", "image/png"}
+            assert set(output.get("data", {})) <= kinds, "no widgets, nothing that needs a script"
+            assert "<script" not in output.get("data", {}).get("text/html", "")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(web_page)
+    page.evaluate(AS_ON_GITHUB)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it must not be wider"
+    for step in STEPS:
+        page.locator(f"h2[id^='{step}.']").scroll_into_view_if_needed()
+        page.screenshot(path=SCREENSHOTS / f"github-{width}-step-{step:02}.png")

@@ -9,7 +9,7 @@ import numpy as np
 def epoch_line(row, epochs):
     """Return one line of at most 110 characters for a row of the training log, a dict."""
     return (
-        f"epoch {row['epoch']:2}/{epochs}  {in_words(row['seconds']):>7}  "
+        f"epoch {row['epoch']:2}/{epochs}  {in_words(row['seconds']):>9}  "
         f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
         f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
         f"rate {row['learning_rate']:.5f}"

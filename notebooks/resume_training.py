@@ -161,7 +161,7 @@ class ResumeTraining(keras.callbacks.Callback):
             f"{in_words(self.log['seconds'].sum())} of training, and was {state}.\n"
         )
         for row in self.log.to_dict("records"):
-            print(epoch_line(row, len(self.log)))
+            print(epoch_line(row, max(epochs, len(self.log))))
         if state.startswith("stopped"):
             print(f"\nIt goes on with epoch {len(self.log) + 1}.")
             before = self.log["precision"].iloc[-1]

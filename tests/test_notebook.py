@@ -228,6 +228,7 @@ def test_a_second_run_loads_the_model_and_a_larger_epochs_continues_it(on_drawin
     facts, printed = run(environment | {"EPOCHS": "3"})
     check(facts)
     assert "It goes on with epoch 3." in printed
+    assert re.findall(r"epoch +(\d+/\d+) ", printed)[:2] == ["1/3", "2/3"], "those of before"
     assert facts["log"][:2] == before["log"]
     assert len(facts["log"]) == 3
 

@@ -37,7 +37,7 @@ def build_residual_network(input_shape):
         for _ in range(2):
             maps = residual_block(maps, filters)
     features = layers.GlobalAveragePooling2D()(maps)
-    features = layers.Dropout(0.5)(features)
+    features = layers.Dropout(0.25)(features)
     return keras.Model(photos, layers.Dense(2, activation="softmax", dtype="float32")(features))
 
 

@@ -57,7 +57,7 @@ def test_the_residual_network_is_built_as_described():
     assert maps == [(32, 32, 32)] * 2 + [(16, 16, 64)] * 2 + [(8, 8, 128)] * 2 + [(4, 4, 256)] * 2
     gammas = [keras.ops.sum(norm.gamma) for norm in of_kind(model, layers.BatchNormalization)]
     assert [float(gamma) == 0 for gamma in gammas].count(True) == 8
-    assert of_kind(model, layers.Dropout)[0].rate == 0.5
+    assert of_kind(model, layers.Dropout)[0].rate == 0.25
     assert model.layers[1].scale == 1 / 255
 
 

@@ -69,7 +69,7 @@ TRIALS = {
         },
         {},
     ),
-    "no cooldown": ({"cooldown=3": "cooldown=0"}, {}),
+    "no cooldown": ({"cooldown=5": "cooldown=0"}, {}),
     "patience 4, factor 0.3": ({"patience=2": "patience=4", "factor=0.5": "factor=0.3"}, {}),
     "whole feature maps dropped": (
         {"Dropout(0.25, noise_shape=draws)": "SpatialDropout2D(0.25)"},

@@ -2,6 +2,10 @@
 
 import keras
 
+ON_JAX = keras.backend.backend() == "jax"
+if ON_JAX:
+    import jax
+
 
 class UseAveragedWeights(keras.callbacks.SwapEMAWeights):
     """Tests and keeps the averaged weights, with normalization averages that belong to them.
@@ -35,22 +39,52 @@ class UseAveragedWeights(keras.callbacks.SwapEMAWeights):
         super().on_test_begin(logs)
         self._average_normalization()
 
+    def set_model(self, model):
+        super().set_model(model)
+        self._norms = [
+            layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        self._look = compiled(model, self._look_at) if ON_JAX else self._look_at
+
     def _average_normalization(self):
         """Set each normalization's mean and variance to the averages over all batches."""
         layers = self.model.layers
         dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
-        norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
         rates = [layer.rate for layer in dropouts]
-        momenta = [layer.momentum for layer in norms]
+        momenta = [layer.momentum for layer in self._norms]
         try:
             for layer in dropouts:
                 layer.rate = 0
             for number, photos in enumerate(self.batches):
-                for layer in norms:
-                    layer.momentum = number / (number + 1)  # so that all batches count the same
-                self.model(photos, training=True)
+                self._look(photos, number / (number + 1))  # so that all batches count the same
         finally:
             for layer, rate in zip(dropouts, rates, strict=True):
                 layer.rate = rate
-            for layer, momentum in zip(norms, momenta, strict=True):
+            for layer, momentum in zip(self._norms, momenta, strict=True):
                 layer.momentum = momentum
+
+    def _look_at(self, photos, momentum):
+        """Let the network look at photos; `momentum` is what remains of the averages so far."""
+        for layer in self._norms:
+            layer.momentum = momentum
+        self.model(photos, training=True)
+
+
+def compiled(model, function):
+    """Return a function that changes a network's variables, compiled as a whole by JAX.
+
+    Called as it is, JAX starts hundreds of small operations, which takes longer than they do.
+    """
+
+    @jax.jit
+    def without_side_effects(values, *arguments):
+        with keras.StatelessScope(zip(model.variables, values, strict=True)) as scope:
+            function(*arguments)
+        return [scope.get_current_value(variable) for variable in model.variables]
+
+    def with_side_effects(*arguments):
+        values = without_side_effects([variable.value for variable in model.variables], *arguments)
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+
+    return with_side_effects

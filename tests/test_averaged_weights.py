@@ -1,5 +1,8 @@
 """Before each validation, normalization gets the averages that belong to the averaged weights."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import keras
@@ -86,3 +89,40 @@ def test_what_is_validated_is_what_is_kept():
     loss, accuracy = model.evaluate(PHOTOS[48:], ANSWERS[48:], verbose=0)
     assert history.history["val_loss"][-1] == pytest.approx(loss, abs=1e-5)
     assert history.history["val_accuracy"][-1] == pytest.approx(accuracy)
+
+
+ON_JAX = """
+from types import SimpleNamespace
+
+import averaged_weights
+import keras
+import numpy as np
+from test_averaged_weights import PHOTOS, network
+
+model = network()
+weights = model.get_weights()
+kept = []
+for averaged_weights.ON_JAX in [True, False]:
+    model.set_weights(weights)
+    callback = averaged_weights.UseAveragedWeights(SimpleNamespace(pixels=PHOTOS), 16, 8)
+    callback.set_model(model)
+    for _ in range(2):
+        callback._average_normalization()
+    kept.append(model.get_weights())
+assert model.layers[2].rate == 0.5 and model.layers[3].momentum == 0.9
+changed = [not np.array_equal(new, old) for new, old in zip(kept[0], weights)]
+far = max(abs(one - other).max() for one, other in zip(*kept))
+print(keras.backend.backend(), sum(changed), far)
+"""
+
+
+def test_what_jax_compiles_comes_to_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    backend, changed, far = done.stdout.split()[-3:]
+    assert (backend, changed) == ("jax", "2") and float(far) < 1e-5

@@ -16,6 +16,7 @@ import own_photos
 import pandas as pd
 import pictures
 import pytest
+import tensorflow as tf
 from fast_layers import BatchNormalization
 from keras import layers
 from PIL import Image
@@ -264,12 +265,20 @@ def test_the_exported_network_answers_the_same_without_this_project(policy, draw
     assert exported_model.export_for_phones(copy, path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
-    here = copy.predict(drawings, verbose=0)
+    here = exported_model.predict_in_32_bits(copy, drawings)
     assert np.ptp(here[:, 0]) > 0.01, "answers that are all alike would compare as equal"
     answers = use_export(path, drawings, tmp_path)
     np.testing.assert_allclose(answers, here, atol=0.001)
     np.testing.assert_allclose(exported_model.answers_of_export(path, drawings), here, atol=0.001)
     np.testing.assert_allclose(model.predict(drawings, verbose=0), here, atol=0.02)
+
+
+def test_shortened_numbers_are_switched_off_and_on_again():
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    with pytest.raises(OSError), exported_model.all_bits():
+        assert not enabled()
+        raise OSError
+    assert enabled()
 
 
 def test_an_export_that_fails_leaves_the_older_one(tmp_path, monkeypatch):
@@ -298,7 +307,8 @@ model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.
 photos = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), dtype="uint8")
 path = Path(sys.argv[1])
 assert exported_model.export_for_phones(model, path)
-difference = exported_model.answers_of_export(path, photos) - model.predict(photos, verbose=0)
+there = exported_model.answers_of_export(path, photos)
+difference = there - exported_model.predict_in_32_bits(model, photos)
 print(keras.backend.backend(), abs(difference).max())
 """
 

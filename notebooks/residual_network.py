@@ -16,7 +16,8 @@ def build_residual_network(input_shape):
     After He et al., "Deep residual learning for image recognition" (2016), with its basic block of
     two 3 x 3 convolutions, and Goyal et al., "Accurate, large minibatch SGD" (2017), section 5.1:
     the last normalization of a block starts with gamma 0, so that each block begins as nothing but
-    its shortcut. Where maps are halved, they are pooled before the convolutions.
+    its shortcut. Where maps are halved, the first convolution takes every second place, and the
+    shortcut averages, after He et al., "Bag of tricks for image classification" (2019), section 4.
 
     Args:
         input_shape: (height, width, channels) of the photos; at least 32 pixels each way.
@@ -32,21 +33,19 @@ def build_residual_network(input_shape):
     maps = BatchNormalization()(maps)
     maps = layers.ReLU()(maps)
     for filters in [32, 64, 128, 256]:
-        if filters > 32:
-            maps = layers.MaxPooling2D()(maps)
-        for _ in range(2):
-            maps = residual_block(maps, filters)
+        maps = residual_block(maps, filters, strides=1 if filters == 32 else 2)
+        maps = residual_block(maps, filters)
     features = layers.GlobalAveragePooling2D()(maps)
     features = layers.Dropout(0.25)(features)
     return keras.Model(photos, layers.Dense(2, activation="softmax", dtype="float32")(features))
 
 
-def residual_block(maps, filters):
+def residual_block(maps, filters, strides=1):
     """Return the maps with what two convolutions add to them, shape (..., filters)."""
-    shortcut = maps
+    shortcut = maps if strides == 1 else layers.AveragePooling2D(strides)(maps)
     if maps.shape[-1] != filters:
-        shortcut = layers.Conv2D(filters, 1, use_bias=False)(maps)
-    change = layers.Conv2D(filters, 3, padding="same", use_bias=False)(maps)
+        shortcut = layers.Conv2D(filters, 1, use_bias=False)(shortcut)
+    change = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(maps)
     change = BatchNormalization()(change)
     change = layers.ReLU()(change)
     change = layers.Conv2D(filters, 3, padding="same", use_bias=False)(change)

@@ -53,6 +53,8 @@ def test_the_residual_network_is_built_as_described():
         (1, 1, 128, 256),
     ]
     assert not any(layer.use_bias for layer in of_kind(model, layers.Conv2D))
+    strides = [layer.strides for layer in of_kind(model, layers.Conv2D)]
+    assert strides.count((2, 2)) == 1 + 3 and len(of_kind(model, layers.AveragePooling2D)) == 3
     maps = [layer.output.shape[1:] for layer in of_kind(model, layers.Add)]
     assert maps == [(32, 32, 32)] * 2 + [(16, 16, 64)] * 2 + [(8, 8, 128)] * 2 + [(4, 4, 256)] * 2
     gammas = [keras.ops.sum(norm.gamma) for norm in of_kind(model, layers.BatchNormalization)]
@@ -141,10 +143,12 @@ def make_training(folder, schedule=rate):
     maps = residual_network.residual_block(residual_network.residual_block(maps, 8), 8)
     features = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(maps))
     model = keras.Model(photos, layers.Dense(2, activation="softmax")(features))
-    adam = keras.optimizers.AdamW(weight_decay=0.1, use_ema=True, ema_momentum=0.98)
-    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    adam = keras.optimizers.LossScaleOptimizer(adam)
-    model.compile(adam, loss="categorical_crossentropy", metrics=["accuracy"])
+    sgd = keras.optimizers.SGD(
+        momentum=0.9, nesterov=True, weight_decay=0.0005, use_ema=True, ema_momentum=0.98
+    )
+    sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    sgd = keras.optimizers.LossScaleOptimizer(sgd)
+    model.compile(sgd, loss="categorical_crossentropy", metrics=["accuracy"])
     best = EarlyStopping("val_accuracy", mode="max", patience=3, restore_best_weights=True)
     return model, ResumeTraining(folder, best, LearningRateScheduler(schedule), step=39)
 

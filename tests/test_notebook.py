@@ -368,6 +368,26 @@ def test_the_committed_outputs_belong_to_the_committed_code():
     assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("total = 1  # a comment\ndef add(n):\n    'Say more.'\n    return n + total", True),
+        ("all_of_it = 1\ndef add(n):\n    return n + all_of_it", True),
+        ("all_of_it = 1\ndef add(n):\n    return n + total", False),
+        ("total = 2\ndef add(n):\n    'Say.'\n    return n + total", False),
+        ("total = 1\ndef add(n):\n    return n - total", False),
+        ("total = 1\ndef add(n, total):\n    return n + total", False),
+    ],
+)
+def test_only_what_changes_no_output_may_change_after_a_run(other, same):
+    source = "total = 1\ndef add(n):\n    'Say.'\n    return n + total"
+    ran, now = (
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        for code in [source, other]
+    )
+    assert (fingerprint(ran) == fingerprint(now)) is same
+
+
 def printed_in(step):
     """Return what the committed outputs of a step's cells print, one after the other."""
     cells = [cell for cell in code_cells(read()) if cell.id.startswith(f"step-{step}-")]
@@ -382,7 +402,7 @@ def test_the_committed_run_is_on_all_photos():
     assert max(map(float, lines)) == pytest.approx(float(kept), abs=0.0002)
 
 
-@pytest.mark.parametrize(("step", "accuracy"), [(24, 0.948), (39, 0.955)])
+@pytest.mark.parametrize(("step", "accuracy"), [(24, 0.948), (39, 0.960)])
 def test_the_committed_trainings_are_full_ones(step, accuracy):
     lines = re.findall(r"epoch .* val_accuracy (0\.\d+)", printed_in(step))
     epochs = [float(value) for value in lines]

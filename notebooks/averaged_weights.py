@@ -71,7 +71,7 @@ class UseAveragedWeights(keras.callbacks.SwapEMAWeights):
 
 
 def compiled(model, function):
-    """Return a function that changes a network's variables, compiled as a whole by JAX.
+    """Return a function that does the same to a network's variables, compiled by JAX.
 
     Called as it is, JAX starts hundreds of small operations, which takes longer than they do.
     """

@@ -53,8 +53,13 @@ def all_bits():
     elif backend == "torch":
         import torch
 
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
     else:
         import tensorflow as tf
 

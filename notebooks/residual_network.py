@@ -16,7 +16,7 @@ def build_residual_network(input_shape):
     After He et al., "Deep residual learning for image recognition" (2016), with its basic block of
     two 3 x 3 convolutions, and Goyal et al., "Accurate, large minibatch SGD" (2017), section 5.1:
     the last normalization of a block starts with gamma 0, so that each block begins as nothing but
-    its shortcut. Where maps are halved, the first convolution takes every second place, and the
+    its shortcut. Where maps are halved, the first convolution moves two places at a time, and the
     shortcut averages, after He et al., "Bag of tricks for image classification" (2019), section 4.
 
     Args:
@@ -41,8 +41,11 @@ def build_residual_network(input_shape):
 
 
 def residual_block(maps, filters, strides=1):
-    """Return the maps with what two convolutions add to them, shape (..., filters)."""
-    shortcut = maps if strides == 1 else layers.AveragePooling2D(strides)(maps)
+    """Return the maps with what two convolutions add to them, shape (..., filters).
+
+    With `strides=2`, height and width are halved, and rounded up.
+    """
+    shortcut = maps if strides == 1 else layers.AveragePooling2D(strides, padding="same")(maps)
     if maps.shape[-1] != filters:
         shortcut = layers.Conv2D(filters, 1, use_bias=False)(shortcut)
     change = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(maps)

@@ -63,6 +63,14 @@ def test_the_residual_network_is_built_as_described():
     assert model.layers[1].scale == 1 / 255
 
 
+@pytest.mark.parametrize("size", [(150, 150), (33, 47), (48, 48)])
+def test_the_residual_network_takes_photos_of_any_size(size):
+    model = residual_network.build_residual_network((*size, 3))
+    for layer in of_kind(model, layers.Add):
+        shortcut, change = layer.input
+        assert shortcut.shape == change.shape, "not stretched to fit"
+
+
 def test_every_block_begins_as_its_shortcut():
     model = residual_network.build_residual_network((32, 32, 3))
     photos = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)

@@ -53,13 +53,8 @@ def all_bits():
     elif backend == "torch":
         import torch
 
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield  # in matrix products, PyTorch does not use it by itself
     else:
         import tensorflow as tf
 

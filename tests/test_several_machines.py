@@ -501,7 +501,10 @@ def test_the_notebook_itself_in_two_processes(processes, tmp_path):
         figures, expected = pd.read_csv(path)[FIGURES], pd.read_csv(alone)[FIGURES]
         np.testing.assert_allclose(figures[:1], expected[:1], rtol=0.001)
         # What is rounded otherwise grows from batch to batch: it may turn three of the 64 photos.
-        np.testing.assert_allclose(figures, expected, rtol=0.05, atol=3 / 64)
+        turned = figures["accuracy"] - expected["accuracy"]
+        assert turned.abs().max() <= 3 / 64
+        others = [name for name in FIGURES if name != "accuracy"]
+        np.testing.assert_allclose(figures[others], expected[others], rtol=0.05)
         submission = pd.read_csv(path.with_name("submission.csv"))
         assert submission["id"].tolist() == list(range(1, 22)), "all test photos, in order"
     assert len(paths) == 2

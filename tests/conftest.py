@@ -1,11 +1,18 @@
-"""What several test files share: one small set of drawings."""
+"""What all test files share: random numbers that repeat, and one small set of drawings."""
 
 import os
 from unittest import mock
 
 import get_photos
+import keras
 import practice_set
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_repeat():
+    """Let every test draw the same random numbers in every run, alone or after others."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -742,7 +742,7 @@ def test_the_progress_line_in_a_terminal_and_in_a_notebook(monkeypatch):
     stream = OutStream()
     monkeypatch.setattr(sys, "stdout", stream)
     clock = iter(range(100))
-    monkeypatch.setattr(archives.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(archives, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     with archives.Progress("Fetching x.zip", 40_000_000, scale=1e6, unit=" MB") as progress:
         for _ in range(4):
             progress.add(10_000_000)

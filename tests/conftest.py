@@ -1,32 +1,69 @@
-"""What all test files share: random numbers that repeat, and one small set of drawings."""
+"""What all test files share: random numbers that repeat, small photos, processes of their own."""
 
+import multiprocessing
 import os
-from unittest import mock
+import subprocess
+import sys
+from pathlib import Path
 
-import get_photos
-import keras
-import practice_set
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
 def random_numbers_repeat():
     """Let every test draw the same random numbers in every run, alone or after others."""
-    keras.utils.set_random_seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
-def drawings(tmp_path_factory):
-    """Return a folder with 160 + 100 drawings, as step 0 leaves them; nobody may change it.
+def photos(tmp_path_factory):
+    """Return (table, folder) of 48 photos of 24 x 24 pixels: on the left, cats are bright."""
+    folder, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    names = [f"{label}.{n}.png" for n in range(24) for label in ("cat", "dog")]
+    for name in names:
+        pixels = random.integers(0, 120, (24, 24, 3), dtype="uint8")
+        pixels[:, slice(12) if name.startswith("cat") else slice(12, 24)] += 90
+        Image.fromarray(pixels).save(folder / name)
+    return pd.DataFrame({"filename": names, "label": [name[:3] for name in names]}), folder
 
-    All processes of a test run share it: the one that comes second waits while the first draws.
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Return a function that runs a script elsewhere, without this project on the path."""
+
+    def run(script, *arguments):
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        options = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
+        return subprocess.run(command, **options)
+
+    return run
+
+
+def in_process(function, *arguments, printed, kill_when=lambda: False):
+    """Run a function in a process that has Keras loaded already; return its exit status.
+
+    What it prints goes to the file `printed`. When `kill_when()` is true, it is killed.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    draw = practice_set.draw_practice_set
-    with mock.patch.object(
-        practice_set, "draw_practice_set", lambda folder: draw(folder, 160, 100)
-    ):
-        return get_photos.get_photos(
-            shared / "drawings with spaces", "practice"
-        ).train_folder.parent
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras", "pandas", "IPython"])
+    process = context.Process(target=_run, args=(printed, function, arguments))
+    process.start()
+    while process.is_alive():
+        process.join(0.05)
+        if kill_when():
+            process.kill()
+    return process.exitcode
+
+
+def _run(printed, function, arguments):
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    function(*arguments)

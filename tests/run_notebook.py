@@ -2,18 +2,15 @@
 
 As a command, `python tests/run_notebook.py` executes notebooks/dogs_vs_cats.ipynb in place, top
 to bottom, stores the fingerprint of its code in its metadata, and saves the chart of step 27 for
-the README. `test_notebook.py` compares that fingerprint with the code and fails when the code was
+the README. `test_notebook.py` compares that fingerprint with the code, and fails when the code was
 changed after the outputs were made.
 """
 
 import ast
 import base64
-import contextlib
 import hashlib
-import io
 import os
-import sys
-import tempfile
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -37,23 +34,9 @@ def code_cells(notebook):
 
 
 def fingerprint(notebook):
-    """Return a hash of the syntax trees of all code cells.
-
-    What changes no output does not count: comments, spacing, docstrings, and what variables are
-    called, as long as each keeps one name of its own.
-    """
+    """Return a hash of the syntax trees of all code cells: without comments and spacing."""
     to_python = TransformerManager().transform_cell  # turns %pip into a function call
     trees = [ast.parse(to_python(cell.source)) for cell in code_cells(notebook)]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    variables = [node for node in nodes if isinstance(node, ast.Name)]
-    assigned = {node.id for node in variables if isinstance(node.ctx, ast.Store)}
-    numbers = {}
-    for node in variables:
-        if node.id in assigned:
-            node.id = f"variable {numbers.setdefault(node.id, len(numbers))}"
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
     return hashlib.sha256("\n".join(map(in_words, trees)).encode()).hexdigest()
 
 
@@ -71,66 +54,42 @@ def in_words(tree):
     return f"{type(tree).__name__}({', '.join(f'{n}={in_words(v)}' for n, v in fields)})"
 
 
-def execute(notebook, environment=None, timeout=None):
-    """Execute a notebook in place, in the folder notebooks/.
+def copy_project(folder):
+    """Copy what a reader runs, without photos and outputs, into a new folder; return it."""
+    folder = Path(folder)
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignore)
+    shutil.copy(ROOT / "requirements.txt", folder)
+    (folder / "data").mkdir()
+    return folder
+
+
+def with_parameters(notebook, **parameters):
+    """Add a cell with assignments after the one tagged `parameters`, as papermill does."""
+    tagged = [n for n, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])]
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    notebook.cells.insert(tagged[0] + 1, nbformat.v4.new_code_cell(source))
+    return notebook
+
+
+def execute(notebook, folder=ROOT, environment=None, timeout=None):
+    """Execute a notebook, in the folder notebooks of a project's folder; return it.
 
     Args:
         notebook: an `nbformat` notebook; its outputs are replaced.
-        environment: variables for the kernel on top of this process's own, such as EPOCHS.
+        folder: the project, or a copy of it.
+        environment: variables for the kernel on top of this process's own.
         timeout: seconds a cell may take, None for any.
 
     Raises:
         nbclient.exceptions.CellExecutionError: when a cell fails; the cells before have outputs.
     """
-    client = NotebookClient(
-        notebook, timeout=timeout, resources={"metadata": {"path": NOTEBOOK.parent}}
-    )
+    resources = {"metadata": {"path": Path(folder, "notebooks")}}
+    client = NotebookClient(notebook, timeout=timeout, resources=resources)
     client.record_timing = False
     client.execute(env=os.environ | (environment or {}))
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     return notebook
-
-
-def run_cells(last, environment=None, edits=None):
-    """Run code cells of the notebook, up to step 23, in this process, without their output.
-
-    As in Jupyter, the cells can import what lies beside the notebook; so can the caller, then.
-
-    Args:
-        last: a piece of the source of the last cell to run.
-        environment: variables on top of this process's own, such as PRECISION; they stay set.
-        edits: pieces of source and what takes their place, a dict; each must occur.
-
-    Returns:
-        A dict of all names that the cells define.
-
-    Raises:
-        ValueError: when `last` or one of `edits` does not occur.
-    """
-    sources = [cell.source for cell in code_cells(read()) if not cell.source.startswith("%")]
-    for piece in [last, *(edits or {})]:
-        if not any(piece in source for source in sources):
-            raise ValueError(f"{piece!r} does not occur in the notebook's code")
-    # Nothing is trained and saved by then, so any folder will do for what the notebook writes.
-    os.environ |= {"MPLBACKEND": "agg", "OUTPUT_FOLDER": tempfile.gettempdir()}
-    os.environ |= environment or {}
-    if str(NOTEBOOK.parent) not in sys.path:
-        sys.path.insert(0, str(NOTEBOOK.parent))
-    names = {}
-    with contextlib.chdir(NOTEBOOK.parent), contextlib.redirect_stdout(io.StringIO()):
-        for source in sources:
-            edited = source
-            for old, new in (edits or {}).items():
-                edited = edited.replace(old, new)
-            exec(edited, names)
-            if last in source:
-                return names
-
-
-def curves_picture(notebook):
-    """Return the PNG bytes of the chart of step 27."""
-    cell = next(cell for cell in code_cells(notebook) if cell.id == "step-27-curves")
-    return base64.b64decode(cell.outputs[0].data["image/png"])
 
 
 def take_over(executed):
@@ -152,6 +111,12 @@ def take_over(executed):
     notebook.metadata["code_fingerprint"] = fingerprint(executed)
     nbformat.write(notebook, NOTEBOOK)
     return notebook
+
+
+def curves_picture(notebook):
+    """Return the PNG bytes of the chart of step 27."""
+    cell = next(cell for cell in code_cells(notebook) if cell.id == "step-27-curves")
+    return base64.b64decode(cell.outputs[0].data["image/png"])
 
 
 if __name__ == "__main__":

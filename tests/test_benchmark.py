@@ -1,68 +1,40 @@
-"""The benchmark and the trials still fit the notebook that they measure."""
+"""The measuring scripts still fit the notebook that they measure, and their page is in order."""
 
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 
 import pytest
-from run_notebook import ROOT, code_cells, read
-from trials import TRIALS, table
+from run_notebook import ROOT
+from small_photos import labeled, unlabeled, write
+from trials import read_arguments
 
-REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
-PAGE = ROOT / "tests" / "benchmark.md"
+PAGE = (ROOT / "tests" / "benchmark.md").read_text(encoding="utf-8")
+SMALL = "--photos 30 --others 10 --batch-size 8 --epochs 3"
 
 
-@pytest.mark.skipif(
-    not REAL_PHOTOS.exists(), reason="NOT TESTED ON REAL PHOTOS: ../shared/photos is not here"
-)
 @pytest.mark.trains
-def test_the_benchmark_prints_its_tables(tmp_path):
-    shutil.unpack_archive(REAL_PHOTOS, tmp_path)
-    command = [sys.executable, ROOT / "tests" / "benchmark.py", tmp_path]
-    command += ["--photos", "48", "--rounds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    rows = ["2019, float32", "notebook, float32", "notebook, its two workers"]
-    for row in [*rows, "float32 | Keras's own normalization", "float32 | notebook"]:
-        assert f"| {row} |" in done.stdout
-    assert "| epoch of 48 photos |" in done.stdout
-    assert "| 100 |" in done.stdout, "the number of test photos"
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "command, rows",
+    [
+        ("benchmark.py . --photos 40 --rounds 1", ["2019, float32", "step 24, float32"]),
+        (f"trials.py . 'step 24' {SMALL}", ["step 24"]),
+        (f"trials.py . 'residual, small photos first' {SMALL}", ["residual, small photos first"]),
+    ],
+)
+def test_a_script_prints_its_rows(tmp_path, command, rows):
+    write(tmp_path, labeled(each=25) | unlabeled())
+    command = [sys.executable, *shlex.split(f"'{ROOT}'/tests/{command}")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert all(f"| {row} |" in done.stdout for row in rows), done.stderr
 
 
-def test_the_2019_version_is_in_float32_whatever_the_notebook_chose():
-    import keras
-    from benchmark import old_model
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        policies = {layer.dtype_policy.name for layer in old_model().layers}
-    finally:
-        keras.config.set_dtype_policy(before)
-    assert policies == {"float32"}
-
-
-@pytest.mark.parametrize("trial", TRIALS)
-def test_a_trial_changes_the_code_of_the_notebook(trial):
-    edits, environment = TRIALS[trial]
-    code = "\n".join(cell.source for cell in code_cells(read()))
-    for piece in [*edits, *(f'setting("{variable}"' for variable in environment)]:
-        assert piece in code
-    for old, new in edits.items():
-        code = code.replace(old, new)
-    compile(code.replace("%pip", "# %pip"), trial, "exec")
-
-
-def test_the_page_has_all_recorded_trials_and_names_only_trials_that_there_are():
-    text = PAGE.read_text(encoding="utf-8")
-    for line in table().splitlines():
-        assert line in text, "run python tests/trials.py, and put its rows into benchmark.md"
-    recipes = text.split("### Recipes on a GPU")[1].split("###")[0]
-    rows = [line for line in recipes.splitlines() if line.startswith("| ")]
-    assert set(re.findall("`(.*?)`", "\n".join(rows))) <= set(TRIALS)
-
-
-def test_the_page_has_at_most_1500_words():
-    words = PAGE.read_text(encoding="utf-8").split()
-    assert sum(any(map(str.isalnum, word)) for word in words) <= 1500
+def test_tables_commands_and_length_of_the_page():
+    for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+        assert re.match(r"\|.*\n\|(---\|)+\n", table), table
+    for command in re.findall(r"python tests/trials.py (.*?)[`\n]", PAGE):
+        read_arguments(shlex.split(command, comments=True))
+    assert sum(any(map(str.isalnum, word)) for word in PAGE.split()) <= 1_100

@@ -1,13 +1,16 @@
-"""Both READMEs say the same: headings, commands, tables and figures. What was tested is named."""
+"""The pages: both languages say the same, what they name is there, CI runs the README's command."""
 
 import re
 
+import helpers
 import pytest
 from run_notebook import ROOT
 
-ENGLISH, KOREAN = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
-)
+NAMES = ["README.md", "README.ko.md", "notebooks/README.md", "data/README.md", "tests/README.md"]
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
+ENGLISH, KOREAN = PAGES["README.md"], PAGES["README.ko.md"]
+PLACES = ["", "notebooks", "notebooks/helpers", "data", "tests"]  # where a named file may lie
+HELPERS = {path.name for path in (ROOT / "notebooks" / "helpers").glob("[!_]*.py")}
 
 
 def commands(text):
@@ -22,36 +25,32 @@ def figures(text):
     return [sorted(re.findall(r"\d[\d,.]*\d|\d", part)) for part in text.split("\n## ")]
 
 
-def test_each_links_to_the_other():
+def test_both_languages_say_the_same():
     assert "(README.ko.md)" in ENGLISH and "(README.md)" in KOREAN
-
-
-def test_headings_and_tables_correspond():
     for pattern in [r"^#+ ", r"^- \*\*", r"^\|", r"^!\["]:
         english, korean = (len(re.findall(pattern, t, flags=re.M)) for t in (ENGLISH, KOREAN))
         assert english == korean, pattern
-
-
-def test_commands_are_the_same():
     assert commands(ENGLISH) == commands(KOREAN)
+    assert figures(ENGLISH) == figures(KOREAN)
 
 
-def test_figures_are_the_same():
-    for english, korean in zip(figures(ENGLISH), figures(KOREAN), strict=True):
-        assert english == korean
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_page_names_is_there(name):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", PAGES[name]):
+        assert target.startswith("http") or (ROOT / name).parent.joinpath(target).exists(), target
+    for file in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|md|ipynb))`", PAGES[name]):
+        assert any((ROOT / place / file).exists() for place in PLACES), file
+    assert "RESULT-" not in PAGES[name] and "TODO" not in PAGES[name], "a figure is missing"
 
 
-@pytest.mark.parametrize("text", [ENGLISH, KOREAN], ids=["English", "Korean"])
-def test_what_is_linked_is_there(text):
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+def test_every_helper_is_in_both_tables():
+    rows = re.findall(r"^\| `(\w+\.py)` \| (.+?) \| (.+) \|$", PAGES["notebooks/README.md"], re.M)
+    assert {file for file, *_ in rows} == HELPERS
+    lines = [" ".join(line.split()) for line in helpers.__doc__.splitlines()]
+    assert all(" ".join(row).replace("`", "") in lines for row in rows)
 
 
-def test_the_ranges_of_versions_end_right_above_what_was_tested():
-    ranges = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    pinned = (ROOT / "tests" / "constraints.txt").read_text(encoding="utf-8")
-    tested = dict(re.findall(r"^([\w-]+)==(\d+\.\d+)", pinned, flags=re.M))
-    found = re.findall(r"^([\w-]+)>=(\d+)\.(\d+),<(\d+\.\d+)$", ranges, flags=re.M)
-    assert len(found) == 8
-    for package, major, minor, end in found:
-        assert tested[package] == f"{major}.{minor}" and end == f"{major}.{int(minor) + 1}"
+def test_ci_runs_the_test_command_of_the_readme():
+    (command,) = [line for line in ENGLISH.splitlines() if line.endswith("/bin/python -m pytest")]
+    assert command.startswith("python3 -m venv") and "-c tests/constraints.txt" in command
+    assert "grep -m 1 'python -m pytest$' README.md" in (ROOT / ".ci" / "run").read_text("utf-8")

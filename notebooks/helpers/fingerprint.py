@@ -1,0 +1,56 @@
+"""Steps 24 and 39: a short name for all that decides what a training leads to."""
+
+import hashlib
+import inspect
+import json
+
+import keras
+import numpy as np
+
+NAMES = ("name", "keras_history", "input_layers", "output_layers")  # where JSON has layers' names
+PRECISION = ("dtype", "shared_object_id")  # what may differ between two runs of one training
+
+
+def fingerprint(model, generators, settings):
+    """Return a short name for all that decides what a training leads to.
+
+    That is a compiled network, `PhotoGenerator`s, and a list with the settings of the callbacks.
+    Names that Keras numbers on from network to network do not count, nor does the precision.
+    """
+    network = without_names(json.loads(model.to_json()), {})
+    compilation = without_names(json.loads(json.dumps(model.get_compile_config(), default=str)), {})
+    photos = []
+    for generator in generators:
+        labels = None if generator.labels is None else generator.labels.tolist()
+        pixels = hashlib.blake2b(np.ascontiguousarray(generator.pixels)).hexdigest()
+        named = [generator.filenames, generator.class_indices, labels]
+        photos.append([*named, generator.settings, pixels])
+    everything = json.dumps([network, compilation, photos, settings], default=str, sort_keys=True)
+    return hashlib.sha256(everything.encode()).hexdigest()[:10]
+
+
+def without_names(node, numbers, key=None):
+    """Return a network's JSON with its names numbered in order, and without the precision."""
+    if isinstance(node, dict):
+        kept = {k: v for k, v in node.items() if k not in PRECISION}
+        return {k: without_names(v, numbers, k) for k, v in kept.items()}
+    if isinstance(node, list):
+        return [without_names(v, numbers, key) for v in node]
+    if isinstance(node, str) and key in NAMES:
+        return numbers.setdefault(node, len(numbers))
+    return node
+
+
+def settings_of(callback, epochs):
+    """Return a callback's kind and the values of its constructor's arguments, for `fingerprint`."""
+    names = inspect.signature(type(callback).__init__).parameters
+    values = {name: getattr(callback, name) for name in names if hasattr(callback, name)}
+    values.pop("verbose", None)
+    if "min_delta" in values:  # Keras turns its sign
+        values["min_delta"] = abs(values["min_delta"])
+    if isinstance(callback, keras.callbacks.LearningRateScheduler):
+        takes_rate = len(inspect.signature(callback.schedule).parameters) > 1
+        rates = [callback.schedule(*(n, 1.0)[: 1 + takes_rate]) for n in range(epochs)]
+        values["schedule"] = [round(float(rate), 9) for rate in rates]
+    values = {k: getattr(v, "__qualname__", v) if callable(v) else v for k, v in values.items()}
+    return [type(callback).__name__, values]

@@ -1,0 +1,307 @@
+"""Steps 20 to 23, 29, 39: batches of photos for Keras, from a table of file names and a folder."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from helpers.photos import PhotosError, load_photo
+
+# What `ImageDataGenerator` and `flow_from_dataframe` had, and what stands in its place.
+REPLACED = {
+    "rescale": "make keras.layers.Rescaling(1 / 255) the network's first layer",
+    "preprocessing_function": "make it a layer of the network",
+    "validation_split": "split the table with train_test_split, and give each half a generator",
+    "subset": "split the table with train_test_split, and give each half a generator",
+    "class_mode": "name y_col for one column of words, or leave it out where there are no answers; "
+    "numbers to predict, or several columns, need a keras.utils.PyDataset of your own",
+    "vertical_flip": "add keras.layers.RandomFlip('vertical') to the network",
+    "channel_shift_range": "use tint_range, a share of 255, which moves each color by itself",
+    "fill_mode": "leave it out, since pixels at the edge are always repeated ('nearest')",
+    "color_mode": "leave it out, since photos are always loaded in color ('rgb')",
+    "interpolation": "leave it out, since photos are always averaged down without jagged edges",
+    "validate_filenames": "leave it out, since every photo is opened",
+}
+
+
+class PhotoGenerator(keras.utils.PyDataset):
+    """Batches of photos named in a table, changed at random if wanted.
+
+    It stands where notebooks had `ImageDataGenerator(...).flow_from_dataframe(...)`, for one column
+    of labels in words; notebooks/README.md goes through the old arguments. Each photo is decoded
+    once and kept in memory: 49 MB for a thousand photos of 128 x 128 pixels. How it is changed
+    depends on the seed, the epoch (attribute `epoch`) and its position in it, and nothing else.
+    For example, `photos, answers = PhotoGenerator(table, "photos", y_col="label")[0]`.
+
+    Batches have the shape (batch size, height, width, 3), bytes from 0 to 255; with labels they are
+    pairs of photos and one-hot answers, float32 of the shape (batch size, number of classes).
+
+    Args:
+        dataframe: a pandas DataFrame, a row for each photo. It is not changed.
+        directory: the folder of the photos; None where the table holds whole paths.
+        x_col: the column of file names.
+        y_col: the column of labels, which are words, or None for photos without answers.
+        target_size: (height, width) in pixels; photos are stretched to it. Or a list of these, one
+            for each epoch; the last one stays. Then the first batch of every epoch has the largest
+            size, since Keras takes the shape of all batches from the first two.
+        batch_size: photos in a batch. The last batch of an epoch holds what is left.
+        shuffle: whether each epoch has an order of its own.
+        seed: an integer that decides what is drawn.
+        classes: the labels, in the order of the network's outputs; sorted by default.
+        rotation_range: photos are turned by up to so many degrees, either way.
+        shear_range: slanted by up to so many degrees.
+        width_shift_range, height_shift_range: moved by up to this share of the size.
+        zoom_range: how much of a photo is seen, in width and height separately: factors between
+            0.8 and 1.2 for 0.2, or a pair; those below 1 enlarge, those above 1 make smaller.
+        horizontal_flip: whether half of the photos are mirrored, left to right.
+        brightness_range: all values of a photo are multiplied by a factor, 0.2 or a pair.
+        contrast_range: their distances from medium gray (127.5) are.
+        tint_range: red, green and blue are each moved by up to this share of 255.
+
+    Attributes: `epoch` (set by `ResumeTraining`, else counted up by Keras), `filenames`,
+    `filepaths`, `labels` or `classes` (numbers, a NumPy array), `class_indices` (label to number),
+    `samples` or `n` (number of photos), `pixels` (all photos in the largest size).
+
+    Raises TypeError for an argument that the old generator had, and says what to do instead;
+    ValueError for a table, label or setting that does not fit; PhotosError for a bad file.
+    """
+
+    def __init__(
+        self,
+        dataframe,
+        directory=None,
+        x_col="filename",
+        y_col=None,
+        target_size=(128, 128),
+        batch_size=32,
+        shuffle=False,
+        seed=42,
+        classes=None,
+        rotation_range=0,
+        shear_range=0,
+        width_shift_range=0,
+        height_shift_range=0,
+        zoom_range=0,
+        horizontal_flip=False,
+        brightness_range=0,
+        contrast_range=0,
+        tint_range=0,
+        **old_arguments,
+    ):
+        for name in old_arguments:
+            advice = REPLACED.get(name, "see 'Porting an old notebook' in notebooks/README.md")
+            raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice}.")
+        super().__init__(workers=2 if threads_keep_to_epochs() else 1)
+        for column in [x_col] if y_col is None else [x_col, y_col]:
+            if column not in list(dataframe):
+                there = ", ".join(map(repr, dataframe))
+                raise ValueError(f"The table has no column {column!r}; it has {there}.")
+        if dataframe.empty:
+            raise ValueError("The table is empty, so there are no photos to make batches of.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; a batch needs at least one photo.")
+        if np.ndim(target_size) not in (1, 2) or np.shape(target_size)[-1] != 2:
+            raise ValueError(f"target_size is {target_size}; it takes (height, width), in pixels.")
+        for name in dataframe[x_col]:
+            if not isinstance(name, (str, Path)):
+                raise ValueError(f"The column {x_col!r} holds {name!r}, which is no file name.")
+
+        self.sizes = [target_size] if np.ndim(target_size) == 1 else list(target_size)
+        self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
+        height, width = max(self.sizes)
+        self.changes = {
+            "rotation": np.deg2rad(rotation_range),
+            "shear": np.deg2rad(shear_range),
+            "shift_x": width_shift_range / (1 if width_shift_range < 1 else width),
+            "shift_y": height_shift_range / (1 if height_shift_range < 1 else height),
+            "zoom": factors("zoom_range", zoom_range),
+            "flip": bool(horizontal_flip),
+            "brightness": factors("brightness_range", brightness_range),
+            "contrast": factors("contrast_range", contrast_range),
+            "tint": 255 * tint_range,
+        }
+        moves = (rotation_range, shear_range, width_shift_range, height_shift_range, zoom_range)
+        self.moves = any(moves) or horizontal_flip
+        self.recolors = any((brightness_range, contrast_range, tint_range))
+
+        self.filenames = list(dataframe[x_col])
+        self.filepaths = [str(Path(directory or "", name)) for name in self.filenames]
+        self.samples = self.n = len(self.filenames)
+        self.labels = self.classes = self.answers = None
+        self.class_indices = {}
+        if y_col is not None:
+            self.class_indices = number_classes(dataframe[y_col], classes)
+            self.labels = self.classes = dataframe[y_col].map(self.class_indices).to_numpy(int)
+            self.answers = np.eye(len(self.class_indices), dtype="float32")[self.labels]
+        self.settings = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
+        self.settings |= {"sizes": self.sizes, "changes": self.changes}
+        self.pixels = load_photos(tuple(self.filepaths), (width, height))
+        self._plan, self._lock = (None, None, None, None), threading.Lock()
+
+    def __len__(self):
+        return -(-self.n // self.batch_size)
+
+    def __getitem__(self, index):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no batch {index}; there are {len(self)}, from 0 on.")
+        index %= len(self)
+        order, draws, pixels = self._plan_epoch()
+        positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        rows, draws = order[positions], draws[positions]
+        photos = (self.pixels if index == 0 else pixels)[rows]
+        if self.moves or self.recolors:
+            transforms = self._transforms(draws, *photos.shape[1:3]) if self.moves else None
+            changed = change_photos(photos, transforms, *self._colors(draws))
+            photos = keras.ops.convert_to_numpy(changed)
+        return photos if self.answers is None else (photos, self.answers[rows])
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def reset(self):
+        """Do nothing: batches are asked for by number. Old notebooks call it before predicting."""
+
+    def _plan_epoch(self):
+        """Return this epoch's order, 12 numbers from -1 to 1 for each position, and the pixels."""
+        with self._lock:
+            epoch = self.epoch
+            if self._plan[0] != epoch:
+                random = np.random.default_rng([self.seed, epoch])
+                order = random.permutation(self.n) if self.shuffle else np.arange(self.n)
+                draws = random.uniform(-1, 1, (self.n, 12))
+                size = self.sizes[min(epoch, len(self.sizes) - 1)]
+                pixels = self._plan[3]
+                if pixels is None or pixels.shape[1:3] != tuple(size):
+                    pixels = shrink(self.pixels, size)
+                self._plan = (epoch, order, draws, pixels)
+            return self._plan[1:]
+
+    def _transforms(self, draws, height, width):
+        """Return affine transforms around the picture's center, shape (photos, 8).
+
+        The eight numbers say where in the old picture to look for each pixel of the new one; the
+        last two would bend the perspective and are 0.
+        """
+        change = self.changes
+        turn = draws[:, 0] * change["rotation"]
+        tilt = turn + draws[:, 1] * change["shear"]
+        zoom_x, zoom_y = (np.interp(draws[:, column], (-1, 1), change["zoom"]) for column in (2, 3))
+        shift_x, shift_y = draws[:, 4] * change["shift_x"], draws[:, 5] * change["shift_y"]
+        flip = np.where((draws[:, 6] < 0) & change["flip"], -1, 1)
+
+        a0, a1 = np.cos(turn) * zoom_x * flip, -np.sin(tilt) * zoom_y
+        b0, b1 = np.sin(turn) * zoom_x * flip, np.cos(tilt) * zoom_y
+        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+        a2 = middle_x + shift_x * width - a0 * middle_x - a1 * middle_y
+        b2 = middle_y + shift_y * height - b0 * middle_x - b1 * middle_y
+        none = np.zeros(len(draws))
+        return np.stack([a0, a1, a2, b0, b1, b2, none, none], axis=1).astype("float32")
+
+    def _colors(self, draws):
+        """Return gains and offsets for each photo and color, both of shape (photos, 1, 1, 3)."""
+        change = self.changes
+        brightness = np.interp(draws[:, 7:8], (-1, 1), change["brightness"])
+        contrast = np.interp(draws[:, 8:9], (-1, 1), change["contrast"])
+        offsets = 127.5 * (1 - contrast) + draws[:, 9:12] * change["tint"]
+        gains = np.broadcast_to(brightness * contrast, offsets.shape)
+        return gains[:, None, None].astype("float32"), offsets[:, None, None].astype("float32")
+
+
+def change_photos(photos, transforms, gains, offsets):
+    """Return photos, bytes, moved by `transforms` (or by nothing, for None) and recolored."""
+    ops = keras.ops
+    photos = ops.cast(photos, "float32")
+    if transforms is not None:
+        photos = ops.image.affine_transform(
+            photos, transforms, fill_mode="nearest", data_format="channels_last"
+        )
+    photos = ops.clip(photos * gains + (offsets + 0.5), 0, 255)  # 0.5: the cast cuts off
+    return ops.cast(photos, "uint8")
+
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    change_photos = jax.jit(change_photos)  # compiled once for each shape, not run piece by piece
+
+
+def threads_keep_to_epochs():
+    """Return whether Keras may prepare batches in threads without mixing those of two epochs.
+
+    On JAX and on several GPUs, `fit` takes a batch before the first epoch; its threads go on, then.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy()
+
+
+def load_photos(paths, size):
+    """Return photos as a read-only uint8 array of the shape (number, height, width, 3).
+
+    They are stretched to `size`, (width, height) in pixels. The last four arrays are kept, so that
+    a cell that is run again does not hold all photos twice; files that have changed are loaded
+    anew. Raises PhotosError for a file that is missing or cannot be decoded.
+    """
+    try:
+        states = tuple((state.st_size, state.st_mtime_ns) for state in map(os.stat, paths))
+    except OSError as problem:
+        raise PhotosError(f"{problem.filename}: {problem.strerror}. Run step 0 again.") from None
+    return _load_photos(paths, size, states)
+
+
+@lru_cache(maxsize=4)
+def _load_photos(paths, size, states):
+    def load(path):
+        try:
+            return np.asarray(load_photo(path, size))
+        except Exception as problem:  # decoders raise all kinds of errors
+            raise PhotosError(f"{path} is no photo ({problem}). Run step 0 again.") from problem
+
+    pixels = np.empty((len(paths), size[1], size[0], 3), "uint8")
+    with ThreadPoolExecutor() as pool:
+        for number, photo in enumerate(pool.map(load, paths)):
+            pixels[number] = photo
+    pixels.flags.writeable = False
+    return pixels
+
+
+def shrink(pixels, size):
+    """Return photos, bytes of the shape (number, height, width, 3), averaged down to a size."""
+    if pixels.shape[1:3] == tuple(size):
+        return pixels
+    pictures = map(Image.fromarray, pixels)
+    return np.stack([picture.resize(size[::-1], Image.Resampling.BOX) for picture in pictures])
+
+
+def factors(name, value):
+    """Return the range (lowest, highest) that a share such as 0.2 or a pair of factors means."""
+    bounds = value if isinstance(value, (tuple, list)) else (1 - value, 1 + value)
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(f"{name} is {value}; it takes a share such as 0.2, or a pair of factors.")
+    return tuple(bounds)
+
+
+def number_classes(labels, classes=None):
+    """Return a dict of label and number; raise ValueError when labels and classes do not fit."""
+    for label in labels.unique().tolist():
+        if not isinstance(label, str):
+            raise ValueError(
+                f"The column {labels.name!r} holds {label!r}, which is no word. Make words of "
+                "numbers, .map({1: 'dog', 0: 'cat'}); to predict numbers, see notebooks/README.md."
+            )
+    classes = sorted(labels.unique()) if classes is None else list(classes)
+    for label in set(labels) - set(classes):
+        raise ValueError(f"The column {labels.name!r} holds {label!r}, none of {classes}.")
+    if len(classes) < 2:
+        raise ValueError(
+            f"The column {labels.name!r} holds {classes[0]!r} only. Name the classes, such as "
+            "classes=['cat', 'dog'], or leave y_col out for photos without answers."
+        )
+    return {label: number for number, label in enumerate(classes)}

@@ -1,0 +1,424 @@
+"""Steps 24 and 39: a training that goes on where it was stopped, by whatever."""
+
+import inspect
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+
+from helpers.fingerprint import fingerprint, settings_of
+
+AVERAGE_EVERY = 10  # batches
+MOMENTUM = 0.98  # of the averaged weights, for one batch: they look back over about 50
+PHOTOS_TO_NORMALIZE = 512
+
+
+class ResumeTraining(keras.callbacks.CallbackList):
+    """Saves every epoch, goes on where an earlier run of the same training ended, or loads it.
+
+    It runs the other callbacks itself, so give `fit` this one alone:
+
+        resume_training = ResumeTraining(model, [train, validation], [early_stopping, plateau])
+        faster(model).fit(
+            train, validation_data=validation, epochs=50, shuffle=False, verbose=0,
+            callbacks=[resume_training],
+        )
+
+    Keras's `BackupAndRestore` forgets what other callbacks have counted (keras issue 14862); this
+    one saves that too. Each training has a folder, named after a hash of all that decides what it
+    leads to: network, compilation, callbacks, photos, and all their settings. What it cannot see is
+    `class_weight`, the weights a training starts from, and the inside of functions and layers of
+    your own: delete the folder after changing those.
+
+    What is validated and kept are running averages of the weights (Izmailov et al., "Averaging
+    weights leads to wider optima and better generalization", 2018, section 3.2). When all other
+    callbacks are done, or Jupyter's stop button was pressed, `model` gets those of the epoch that
+    `EarlyStopping` found best, or of the last one.
+
+    Args:
+        model: the compiled network that gets the trained weights; `fit` may train its twin.
+        generators: the `PhotoGenerator`s of training and validation. Their epoch is set.
+        callbacks: a list of the other callbacks.
+        folder: where trainings are kept. Created when missing.
+
+    Attributes: `folder` (of this training), `log` (a list of dicts, one for each epoch).
+
+    Raises, from within `fit`:
+        OSError: when the folder cannot be made or read.
+        ValueError: when `steps_per_epoch` leaves photos over.
+        ArithmeticError: when the weights are no numbers any more.
+        TrainingStopped: when the stop button was pressed.
+    """
+
+    def __init__(self, model, generators, callbacks=(), folder="../outputs"):
+        super().__init__(list(callbacks))
+        self.network, self.generators, self.root = model, list(generators), Path(folder)
+        stopping = [c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping)]
+        self.keeper = next((c for c in stopping if c.restore_best_weights), None)
+        self.handler_before = None
+
+    def on_train_begin(self, logs=None):
+        batches = len(self.generators[0])
+        if self.params["steps"] != batches:
+            raise ValueError(
+                f"steps_per_epoch is {self.params['steps']}, but the generator has {batches} "
+                "batches, and Keras would train on the rest in an epoch of its own. Leave "
+                "steps_per_epoch out."
+            )
+        first, *others = (set(generator.filepaths) for generator in self.generators)
+        if both := first.intersection(*others) if others else ():
+            raise ValueError(
+                f"{len(both):,} photos are to be trained on and validated with, such as "
+                f"{min(both)}. Split the table first (step 16)."
+            )
+        super().on_train_begin(logs)
+        self.epochs, self.is_stopped, self.has_left = self.params["epochs"], False, False
+        self.log, self.averages, self.averaged, self.raw = [], None, 0, None
+        self.kept, self.kept_epoch = None, 0
+        self.timed_from, self.has_said_how_long = None, False
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        # A twin with 16 bits has its optimizer inside another one, which scales the loss.
+        self.optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        self.scale = self.model.optimizer.variables[: -len(self.optimizer.variables)]
+        self.weights_before = copies(self.model.weights)
+        self.optimizer_before = copies(self.model.optimizer.variables)
+        settings = [settings_of(callback, self.epochs) for callback in self.callbacks]
+        self.folder = self.root / fingerprint(self.network, self.generators, settings)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise OSError(
+                f"The training cannot be saved in {self.folder} ({problem.strerror}): make room "
+                "for that folder, or name another one, ResumeTraining(..., folder='...')."
+            ) from None
+        self.state_file = self.folder / "last_epoch.npz"
+        if self.state_file.exists():
+            self._restore()
+        self._watch_stop_button()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model._initial_epoch = None  # it has been read
+        for generator in self.generators:
+            generator.epoch = epoch
+        # What dropout draws depends on seed, epoch and layer, not on what happened before.
+        for place, layer in enumerate(all_layers(self.model)):
+            if hasattr(layer, "seed_generator"):
+                random = np.random.default_rng([self.generators[0].seed, epoch, place])
+                layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
+        self.began = time.monotonic()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        self._end_if_stopped()
+        batches = self.params["steps"]
+        if (batch + 1) % AVERAGE_EVERY == 0 or batch + 1 == batches:
+            self._average()
+        if not self.has_said_how_long:
+            self._say_how_long(batch)
+        if (batch + 1) * 20 // batches > batch * 20 // batches:
+            done = (batch + 1) * 20 // batches
+            bar = "\u2501" * done + "\u2500" * (20 - done)
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+            print(f"\repoch {len(self.log) + 1:2}/{self.epochs}  {bar}  {figures}  ", end="")
+
+    def on_test_begin(self, logs=None):
+        self._use_averages()
+        super().on_test_begin(logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        super().on_test_batch_end(batch, logs)
+        self._end_if_stopped()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._use_averages()  # without validation, they are not in place yet
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            self._leave()
+            raise ArithmeticError(
+                f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
+                "saved before is whole. Lower LEARNING_RATE (step 4), then run again from there."
+            )
+        logs["learning_rate"] = number(self.model.optimizer.learning_rate)
+        logs["seconds"] = round(time.monotonic() - self.began, 1)
+        row = {"epoch": epoch + 1, **logs}
+        super().on_epoch_end(epoch, logs)
+        if self.keeper is None or self.keeper.best_weights is None:
+            self.kept, self.kept_epoch = copies(self.model.weights), epoch + 1
+        elif self.keeper.best_epoch == epoch:
+            self.kept, self.kept_epoch = self.keeper.best_weights, epoch + 1
+        assign(self.model.weights, self.raw)
+        self.raw = None
+        self.log.append(row)
+        print("\r" + self._line(row))
+        try:
+            self.save()
+        except OSError as problem:
+            print(
+                f"Epoch {epoch + 1} could not be saved in {self.folder} ({problem}). Training goes "
+                "on, and the epoch saved before is whole; make room there before you stop it."
+            )
+        self._end_if_stopped()
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # a later `fit` begins with its first epoch
+        self._leave()
+        super().on_train_end(logs)
+        if self.model is not self.network:
+            self.network.set_weights(self.model.get_weights())
+        self.model.history.history = pd.DataFrame(self.log).to_dict("list")
+        self.model.history.epoch = list(range(len(self.log)))
+
+    # The folder of a training: one file to go on from, written aside and renamed, one with the
+    # weights to keep, which it names, and the log for people and spreadsheets.
+
+    def save(self):
+        """Save the epoch that has ended; a subclass may do so elsewhere, or not at all."""
+        kept_file = self.folder / f"kept_epoch_{self.kept_epoch:03}.npz"
+        if self.kept_epoch == len(self.log) or not kept_file.exists():
+            write_aside(kept_file, lambda file: np.savez(file, *self.kept))
+        state = {
+            "log": self.log,
+            "kept_epoch": self.kept_epoch,
+            "averaged": self.averaged,
+            "is_finished": bool(self.model.stop_training),
+            "counted": [counted_by(callback) for callback in self.callbacks],
+        }
+        arrays = [
+            *copies(self.model.weights),
+            *copies(self.optimizer.variables),
+            *map(keras.ops.convert_to_numpy, self.averages),
+            *copies(self.scale),
+        ]
+        write_aside(self.state_file, lambda file: np.savez(file, *arrays, state=json.dumps(state)))
+        table = pd.DataFrame(self.log).to_csv(index=False)
+        write_aside(self.folder / "training_log.csv", lambda file: file.write(table.encode()))
+        for old in set(self.folder.glob("kept_epoch_*.npz")) - {kept_file}:
+            old.unlink()
+
+    def _restore(self):
+        variables = [*self.model.weights, *self.optimizer.variables]
+        try:
+            state, arrays = read_arrays(self.state_file)
+            _, self.kept = read_arrays(self.folder / f"kept_epoch_{state['kept_epoch']:03}.npz")
+            assign(variables, arrays[: len(variables)])
+        except Exception as problem:  # zip files break in many ways
+            raise OSError(
+                f"The training in {self.folder} cannot be read ({problem}). Nothing was changed: "
+                "move that folder elsewhere to train anew."
+            ) from None
+        arrays = arrays[len(variables) :]
+        count = len(self.model.trainable_variables)
+        self.averages = [keras.ops.convert_to_tensor(array) for array in arrays[:count]]
+        if len(arrays) - count == len(self.scale):  # else trained in another precision so far
+            assign(self.scale, arrays[count:])
+        self.log, self.kept_epoch = state["log"], state["kept_epoch"]
+        self.averaged = state["averaged"]
+        for callback, values in zip(self.callbacks, state["counted"], strict=True):
+            vars(callback).update(values)
+        if self.keeper is not None and self.keeper.best_epoch == self.kept_epoch - 1:
+            self.keeper.best_weights = self.kept
+
+        print(f"This training lies in {self.folder}:\n")
+        print("\n".join(map(self._line, self.log)))
+        took = in_words(sum(row["seconds"] for row in self.log))
+        if state["is_finished"] or len(self.log) >= self.epochs:
+            self.model._initial_epoch = self.epochs  # as Keras's BackupAndRestore does
+            print(f"\nIt took {took}, is finished, and loaded instead of training again.")
+            print("(To train anew, delete that folder, and run the notebook again from step 9.)")
+        else:
+            self.model._initial_epoch = len(self.log)
+            print(f"\nIt took {took} so far, and goes on with epoch {len(self.log) + 1}.")
+
+    def _line(self, row):
+        """Return one line of at most 110 characters for an epoch."""
+        names = ["loss", "accuracy", "val_loss", "val_accuracy"]
+        figures = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
+        rate = f"rate {row['learning_rate']:.2g}"
+        took = in_words(row["seconds"])
+        return f"epoch {row['epoch']:2}/{self.epochs}  {took:>8}  {figures}  {rate}"
+
+    def _say_how_long(self, batch):
+        """Say, after the first batches, how long the training takes."""
+        train, *others = self.generators
+        last = min(24, len(train) - 1)
+        first = min(4, last)  # those before also compile
+        if batch == first:
+            self.timed_from = time.monotonic()
+        elif batch == last and self.timed_from is not None:
+            self.has_said_how_long = True
+            each = (time.monotonic() - self.timed_from) / (last - first)
+            areas = [height * width for height, width in train.sizes][: self.epochs]
+            areas += areas[-1:] * (self.epochs - len(areas))
+            areas = areas[len(self.log) :]  # of the epochs to come
+            # An epoch takes as long as its pixels are many; a look without learning, a third.
+            looks = sum(generator.n for generator in others) / train.n * max(areas) / 3
+            total = each * len(train) * sum(area + looks for area in areas) / areas[0]
+            text = f"{in_words(total)} here, {in_words(total / len(areas))} an epoch"
+            print(f"\r{f'Training takes about {text}.':110}")
+
+    # Averaged weights.
+
+    def _average(self):
+        weights = [keras.ops.convert_to_tensor(v) for v in self.model.trainable_variables]
+        self.averaged += 1
+        share = max(1 - MOMENTUM**AVERAGE_EVERY, 1 / self.averaged)  # a plain mean at first
+        averages = self.averages or weights
+        self.averages = [a + (w - a) * share for a, w in zip(averages, weights, strict=True)]
+
+    def _use_averages(self):
+        """Put the averages in place, until the epoch ends."""
+        if self.raw is None:
+            if self.averages is None:  # with steps_per_execution
+                self._average()
+            self.raw = copies(self.model.weights)
+            # Copies, since JAX takes the memory of weights that are in place for what comes next.
+            assign(self.model.trainable_variables, map(keras.ops.copy, self.averages))
+            normalize_anew(self.model, self.generators[0].pixels)
+
+    # The stop button.
+
+    def _watch_stop_button(self):
+        """Note in Jupyter that the stop button was pressed, until the cell has ended, however."""
+        shell = get_ipython()
+        if shell is not None and threading.current_thread() is threading.main_thread():
+            self.handler_before = signal.signal(signal.SIGINT, self._on_press)
+            shell.events.register("post_run_cell", self._on_cell_end)
+
+    def _on_press(self, signal_number, frame):
+        self.is_stopped = True
+        signal.signal(signal.SIGINT, self.handler_before)  # a second press stops at once
+
+    def _on_cell_end(self, result):
+        get_ipython().events.unregister("post_run_cell", self._on_cell_end)
+        self._leave()
+
+    def _end_if_stopped(self):
+        if not self.is_stopped:
+            return
+        self._leave()
+        where = f"\nTraining was stopped in epoch {min(len(self.log) + 1, self.epochs)}."
+        if not self.log:
+            raise TrainingStopped(f"{where} No epoch was finished, so the network is as before.")
+        raise TrainingStopped(
+            f"{where} The network is as after epoch {self.kept_epoch}, the one to keep so far. Run "
+            "this cell again to go on."
+        )
+
+    def _leave(self):
+        """Give back what training has changed; leave the weights to keep, if an epoch has ended."""
+        if self.has_left:
+            return
+        self.has_left = True
+        if self.handler_before is not None:
+            signal.signal(signal.SIGINT, self.handler_before)
+        assign(self.model.optimizer.variables, self.optimizer_before)  # and with it the rate
+        for generator in self.generators:
+            generator.epoch = 0  # where sizes grow, Keras has to meet a small one first
+        assign(self.model.weights, self.weights_before if self.kept is None else self.kept)
+        if self.model is not self.network:
+            self.network.set_weights(self.model.get_weights())
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """The stop button was pressed; Jupyter shows its sentences only."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+def counted_by(callback):
+    """Return what a callback has counted: its plain public attributes that are no settings."""
+    settings = inspect.signature(type(callback).__init__).parameters
+    return {
+        name: value
+        for name, value in vars(callback).items()
+        if name not in settings
+        and not name.startswith("_")
+        and isinstance(value, (int, float, str, type(None)))
+    }
+
+
+def normalize_anew(model, pixels, batch_size=64):
+    """Take the averages of all `BatchNormalization` layers anew, for the weights in place.
+
+    What they have averaged belongs to the weights of single batches, to photos that were changed,
+    and to numbers that dropout has thinned. Here the network looks at some of `pixels`, shape
+    (photos, height, width, 3), unchanged and without dropout. After Wu and Johnson, "Rethinking
+    'batch' in BatchNorm" (2021), section 3.
+    """
+    found = list(all_layers(model))
+    norms = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms:
+        return
+    dropouts = [layer for layer in found if isinstance(layer, keras.layers.Dropout)]
+    before = [layer.momentum for layer in norms], [layer.rate for layer in dropouts]
+    photos = max(1, min(PHOTOS_TO_NORMALIZE, len(pixels) // 4))
+    pixels = pixels[:: len(pixels) // photos][:photos]
+    try:
+        for layer in dropouts:
+            layer.rate = 0
+        for place, start in enumerate(range(0, photos - photos % batch_size or 1, batch_size)):
+            for layer in norms:
+                layer.momentum = place / (place + 1)  # so that all batches count the same
+            model(pixels[start : start + batch_size], training=True)
+    finally:
+        for layer, momentum in zip(norms, before[0], strict=True):
+            layer.momentum = momentum
+        for layer, rate in zip(dropouts, before[1], strict=True):
+            layer.rate = rate
+
+
+def all_layers(model):
+    """Yield the layers of a network and of the networks within it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)
+
+
+def write_aside(path, write):
+    """Let `write` fill a file beside `path`, then rename it: `path` is whole at every moment."""
+    aside = path.with_name(f"writing-{path.name}")
+    with open(aside, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def read_arrays(path):
+    """Return the state (or None) and the list of arrays in a file of NumPy's."""
+    with np.load(path, allow_pickle=False) as file:
+        state = json.loads(str(file["state"])) if "state" in file else None
+        return state, [file[f"arr_{n}"] for n in range(len(file.files) - (state is not None))]
+
+
+def copies(variables):
+    """Return NumPy copies of Keras variables."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def assign(variables, values):
+    """Set Keras variables to values, one each."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def number(variable):
+    """Return the value of a Keras variable as a float."""
+    return float(keras.ops.convert_to_numpy(variable))
+
+
+def in_words(seconds):
+    """Return a duration as one would say it: "8 s", "25 min", "1.7 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,45 @@
+"""Step 1: start TensorFlow without its chatter, and print the versions at work (a script)."""
+
+import importlib
+import logging
+import os
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = {  # as they are imported, and as they are installed
+    **{name: name for name in ["keras", "tensorflow", "pandas", "numpy", "matplotlib"]},
+    **{"PIL": "pillow", "sklearn": "scikit-learn"},
+}
+
+
+def changed_packages():
+    """Yield packages of which another version was installed after they had been loaded."""
+    for name, package in PACKAGES.items():
+        loaded = getattr(sys.modules.get(name), "__version__", None)
+        with suppress(PackageNotFoundError):  # it may have another name, as tensorflow-cpu
+            if loaded not in (None, installed := version(package)):
+                yield f"{package} {loaded} (installed is {installed})"
+
+
+def start_quietly(name):
+    """Import a package while nothing reaches the error stream, and return it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        return importlib.import_module(name)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+if changed := ", ".join(changed_packages()):
+    print(f"RESTART THE KERNEL NOW (menu Kernel), then run from step 0 on: it holds {changed}, and")
+    print("a mixture of old and new packages would fail later.")
+else:
+    keras = start_quietly("keras")
+    backend = start_quietly(keras.backend.backend())
+    logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
+    print(f"Keras {keras.__version__} on {backend.__name__} {backend.__version__}")

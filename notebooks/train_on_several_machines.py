@@ -1,0 +1,115 @@
+"""Step 24 on several machines: one training, in which each does its share of every batch.
+
+    python train_on_several_machines.py --address 192.168.0.10:7100 --processes 2 --process 0
+
+README.md, beside this file, says what that needs, and when it pays.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import keras
+import numpy as np
+import pandas as pd
+from helpers.generator import PhotoGenerator
+from helpers.photos import get_photos
+from helpers.speed import faster
+from helpers.training import ResumeTraining
+from jax.experimental.multihost_utils import assert_equal
+from keras import layers
+from keras.callbacks import EarlyStopping, ReduceLROnPlateau
+from sklearn.model_selection import train_test_split
+
+CHANGES = {"rotation_range": 15, "zoom_range": 0.2, "horizontal_flip": True}
+CHANGES |= {"width_shift_range": 0.1, "height_shift_range": 0.1}
+CHANGES |= {"brightness_range": 0.2, "contrast_range": 0.2, "tint_range": 0.08}
+
+
+class SharedGenerator(PhotoGenerator):
+    """Hands this process its share of every batch; what devices cannot share evenly is left out.
+
+    Every process changes the whole batch at random: that is a small part of the work.
+    """
+
+    def __len__(self):
+        return -(-(self.n - self.n % jax.device_count()) // self.batch_size)
+
+    def __getitem__(self, index):
+        photos, answers = super().__getitem__(index)
+        is_here = [device.process_index == jax.process_index() for device in jax.devices()]
+        mine = np.flatnonzero(np.repeat(is_here, len(photos) // len(is_here)))
+        return photos[mine], answers[mine]
+
+
+class ResumeTogether(ResumeTraining):
+    """Lets process 0 alone save, and makes sure that all have read the same."""
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        state = f"training {self.folder.name} after {len(self.log):3} epochs"
+        problem = f"This process has {state}, another one has not: give all the same photos and "
+        problem += "settings, and one --folder, or copies of process 0's."
+        assert_equal(np.frombuffer(state.encode(), "uint8"), problem)
+
+    def save(self):
+        if jax.process_index() == 0:
+            super().save()
+
+
+def train(options):
+    """Do steps 0 to 25 with the other processes."""
+    photos = get_photos()
+    many = len(photos.train_files) > 10_000
+    options.batch_size = options.batch_size or (128 if many else 16)
+    if options.batch_size % jax.device_count():
+        sys.exit(f"--batch-size must be a multiple of {jax.device_count()}, the devices of all.")
+    labels = ["dog" if name.lower().startswith("dog") else "cat" for name in photos.train_files]
+    table = pd.DataFrame({"filename": photos.train_files, "label": labels})
+    parts = train_test_split(table, test_size=0.2, random_state=42, stratify=table["label"])
+    common = {"directory": photos.train_folder, "y_col": "label", "batch_size": options.batch_size}
+    common |= {"target_size": (options.size, options.size)}
+    training = SharedGenerator(parts[0], shuffle=True, seed=42, **CHANGES, **common)
+    validation = SharedGenerator(parts[1], **common)
+
+    network = [keras.Input((options.size, options.size, 3)), layers.Rescaling(1 / 255)]
+    for filters in [32, 64, 128]:
+        network += [layers.Conv2D(filters, 3), layers.MaxPooling2D(), layers.ReLU()]
+        network += [layers.BatchNormalization(), layers.Dropout(0.25)]
+    network += [layers.Flatten(), layers.Dense(512, activation="relu")]
+    network += [layers.BatchNormalization(), layers.Dropout(0.5)]
+    model = keras.Sequential([*network, layers.Dense(2, activation="softmax")])
+    optimizer = keras.optimizers.RMSprop(options.learning_rate)
+    model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    stopping = EarlyStopping("val_accuracy", patience=10, restore_best_weights=True)
+    plateau = ReduceLROnPlateau("val_accuracy", 0.5, 2 if many else 5, cooldown=5, min_lr=0.00001)
+    resume = ResumeTogether(model, [training, validation], [stopping, plateau], options.folder)
+    settings = {"validation_data": validation, "epochs": options.epochs, "shuffle": False}
+    faster(model, options.precision).fit(training, **settings, callbacks=[resume], verbose=0)
+    if jax.process_index() == 0:
+        keras.distribution.set_distribution(None)  # so that saving needs no other process
+        model.save(resume.folder / "dogs_vs_cats.keras")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--address", help="of process 0, with a free port")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--process", type=int, default=0, help="which one this is, from 0 on")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, help="of all together; as in the notebook")
+    parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--size", type=int, default=128, help="of photos, in pixels")
+    parser.add_argument("--precision", default="float32", help="or mixed_bfloat16, for all")
+    parser.add_argument("--folder", type=Path, default="../outputs", help="one that all can read")
+    options = parser.parse_args()
+    if options.processes > 1:
+        keras.distribution.initialize(options.address, options.processes, options.process)
+    print(f"Process {jax.process_index()} of {jax.process_count()}; devices: {jax.devices()}")
+    keras.utils.set_random_seed(42)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    train(options)

@@ -1,5 +1,6 @@
 """Batches of photos: the same ones whatever was done before, changed as is said, or a sentence."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -77,9 +78,10 @@ def test_batches_are_the_same_whoever_looked_before_and_at_once(folder):
 
 
 def test_trainings_are_the_same_whatever_was_done_with_the_generator(folder, tmp_path):
-    generators = [make(folder, **CHANGES), make(folder, 8)]
+    others = shutil.copytree(folder, tmp_path / "others")
+    generators = [make(folder, **CHANGES), make(others, 8)]
     model, _ = train(generators, tmp_path / "untouched")
-    generators = [make(folder, **CHANGES), make(folder, 8)]
+    generators = [make(folder, **CHANGES), make(others, 8)]
     assert len(generators[0]) == 4 and generators[0][1][0].any()
     model.evaluate(generators[0], verbose=0)
     first, second = (model.predict(generators[0], verbose=0) for _ in range(2))
@@ -239,7 +241,8 @@ def test_photos_grow_from_epoch_to_epoch_and_keras_trains_on_them(folder, tmp_pa
     means = growing.pixels[8:16].reshape(8, 6, 4, 8, 4, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(growing[1][0], means, atol=1)
     for run in ("once", "again from the first size"):
-        _, history = train([growing, make(folder, 8)], tmp_path / run, (None, None))
+        others = shutil.copytree(folder, tmp_path / "others", dirs_exist_ok=True)
+        _, history = train([growing, make(others, 8)], tmp_path / run, (None, None))
         assert len(history.history["loss"]) == 3 and np.isfinite(history.history["val_loss"]).all()
 
 

@@ -91,7 +91,16 @@ def test_shift_enter_runs_the_first_steps_in_notebook_7(page, tmp_path, monkeypa
 def web_page(tmp_path_factory):
     """Return the address of the committed notebook as a web page."""
     folder = tmp_path_factory.mktemp("web")
-    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--output-dir"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "nbconvert",
+        "--to",
+        "html",
+        "--template=classic",
+        "--output-dir",
+    ]
     subprocess.run([*command, folder, NOTEBOOK], check=True, capture_output=True)
     return (folder / f"{NOTEBOOK.stem}.html").as_uri()
 

@@ -21,8 +21,8 @@ def heat_map(model, photos):
         photos: what it takes, shape (photos, height, width, 3).
 
     Returns:
-        A float32 array of the shape (photos, height, width), 1 at a photo's hottest place. Without
-        feature maps in the network, a ValueError is raised.
+        A float32 array of the shape (photos, height, width), 1 at a photo's hottest place, 0 where
+        nothing speaks for it. Without feature maps in the network, a ValueError is raised.
     """
     model = _without_softmax(model)
     found = [layer.output for layer in model.layers if not isinstance(layer, SCALING)]

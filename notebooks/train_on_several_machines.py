@@ -1,6 +1,7 @@
 """Step 24 on several machines: one training, in which each does its share of every batch.
 
-    python train_on_several_machines.py --address 192.168.0.10:7100 --processes 2 --process 0
+    python train_on_several_machines.py network.keras \
+        --address 192.168.0.10:7100 --processes 2 --process 0
 
 README.md, beside this file, says what that needs, and when it pays.
 """
@@ -21,7 +22,6 @@ from helpers.photos import get_photos
 from helpers.speed import faster
 from helpers.training import ResumeTraining
 from jax.experimental.multihost_utils import assert_equal
-from keras import layers
 from keras.callbacks import EarlyStopping, ReduceLROnPlateau
 from sklearn.model_selection import train_test_split
 
@@ -31,10 +31,7 @@ CHANGES |= {"brightness_range": 0.2, "contrast_range": 0.2, "tint_range": 0.08}
 
 
 class SharedGenerator(PhotoGenerator):
-    """Hands this process its share of every batch; what devices cannot share evenly is left out.
-
-    Every process changes the whole batch at random: that is a small part of the work.
-    """
+    """Hands this process its share of every batch; what devices cannot share evenly is left out."""
 
     def __len__(self):
         return -(-(self.n - self.n % jax.device_count()) // self.batch_size)
@@ -52,9 +49,8 @@ class ResumeTogether(ResumeTraining):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         state = f"training {self.folder.name} after {len(self.log):3} epochs"
-        problem = f"This process has {state}, another one has not: give all the same photos and "
-        problem += "settings, and one --folder, or copies of process 0's."
-        assert_equal(np.frombuffer(state.encode(), "uint8"), problem)
+        problem = f"This process has {state}, another has not: give all the same photos, settings, "
+        assert_equal(np.frombuffer(state.encode(), "uint8"), f"{problem}and contents of --folder.")
 
     def save(self):
         if jax.process_index() == 0:
@@ -65,46 +61,36 @@ def train(options):
     """Do steps 0 to 25 with the other processes."""
     photos = get_photos()
     many = len(photos.train_files) > 10_000
-    options.batch_size = options.batch_size or (128 if many else 16)
-    if options.batch_size % jax.device_count():
+    batch_size = options.batch_size or (128 if many else 16)
+    if batch_size % jax.device_count():
         sys.exit(f"--batch-size must be a multiple of {jax.device_count()}, the devices of all.")
-    labels = ["dog" if name.lower().startswith("dog") else "cat" for name in photos.train_files]
+    labels = [name[:3].lower() for name in photos.train_files]
     table = pd.DataFrame({"filename": photos.train_files, "label": labels})
     parts = train_test_split(table, test_size=0.2, random_state=42, stratify=table["label"])
-    common = {"directory": photos.train_folder, "y_col": "label", "batch_size": options.batch_size}
-    common |= {"target_size": (options.size, options.size)}
+    model = keras.models.load_model(options.network)
+    common = {"directory": photos.train_folder, "y_col": "label", "batch_size": batch_size}
+    common |= {"target_size": model.input_shape[1:3]}
     training = SharedGenerator(parts[0], shuffle=True, seed=42, **CHANGES, **common)
     validation = SharedGenerator(parts[1], **common)
 
-    network = [keras.Input((options.size, options.size, 3)), layers.Rescaling(1 / 255)]
-    for filters in [32, 64, 128]:
-        network += [layers.Conv2D(filters, 3), layers.MaxPooling2D(), layers.ReLU()]
-        network += [layers.BatchNormalization(), layers.Dropout(0.25)]
-    network += [layers.Flatten(), layers.Dense(512, activation="relu")]
-    network += [layers.BatchNormalization(), layers.Dropout(0.5)]
-    model = keras.Sequential([*network, layers.Dense(2, activation="softmax")])
-    optimizer = keras.optimizers.RMSprop(options.learning_rate)
-    model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
     stopping = EarlyStopping("val_accuracy", patience=10, restore_best_weights=True)
     plateau = ReduceLROnPlateau("val_accuracy", 0.5, 2 if many else 5, cooldown=5, min_lr=0.00001)
     resume = ResumeTogether(model, [training, validation], [stopping, plateau], options.folder)
     settings = {"validation_data": validation, "epochs": options.epochs, "shuffle": False}
-    faster(model, options.precision).fit(training, **settings, callbacks=[resume], verbose=0)
+    faster(model, "float32").fit(training, **settings, callbacks=[resume], verbose=0)
     if jax.process_index() == 0:
         keras.distribution.set_distribution(None)  # so that saving needs no other process
-        model.save(resume.folder / "dogs_vs_cats.keras")
+        model.save(resume.folder / "dogs_vs_cats.keras")  # a plain network, as in step 25
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("network", help="file of the compiled network, as step 9 leaves it")
     parser.add_argument("--address", help="of process 0, with a free port")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=0, help="which one this is, from 0 on")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, help="of all together; as in the notebook")
-    parser.add_argument("--learning-rate", type=float, default=0.001)
-    parser.add_argument("--size", type=int, default=128, help="of photos, in pixels")
-    parser.add_argument("--precision", default="float32", help="or mixed_bfloat16, for all")
     parser.add_argument("--folder", type=Path, default="../outputs", help="one that all can read")
     options = parser.parse_args()
     if options.processes > 1:

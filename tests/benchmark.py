@@ -4,8 +4,8 @@
 
 FOLDER holds `train` and `test1`, or an archive of them. Network, twin, generator and settings come
 out of the notebook's own cells; beside them stands a minimal working form of the 2019 pipeline.
-They take turns: in each round every one trains for an epoch and, before and after it, on batches
-from memory, as a computer's speed drifts. Close everything else. Figures are in `benchmark.md`.
+They take turns, an epoch each in every round, as a computer's speed drifts. Close everything else.
+Figures are in `benchmark.md`.
 """
 
 import argparse
@@ -32,17 +32,20 @@ from helpers.training import ResumeTraining
 from keras import layers
 from keras.callbacks import LambdaCallback
 
-OLD, PLAIN = "2019, float32", "step 9 without its twin, float32"
-MEMORY_PHOTOS = 1920  # photos in the batches that are kept in memory
 
+def run_cells(names, first, last, replace=(), until=None):
+    """Run the notebook's cells from one id to another, each up to a text; return all names.
 
-def run_cells(names, first, last, until=None):
-    """Run the notebook's cells from one id to another, each up to a text; return all names."""
+    `replace` is a list of pairs: a piece of a cell, and what takes its place.
+    """
     cells = code_cells(read())
     ids = [cell.id for cell in cells]
     with contextlib.redirect_stdout(io.StringIO()):
         for cell in cells[ids.index(first) : ids.index(last) + 1]:
-            exec(cell.source.split(until)[0] if until else cell.source, names)
+            source = cell.source.split(until)[0] if until else cell.source
+            for old, new in replace:
+                source = source.replace(old, new)
+            exec(source, names)
     return names
 
 
@@ -74,29 +77,13 @@ def old_generator(table, folder):
     return generator.flow_from_dataframe(table, str(folder), **options)
 
 
-def prepare(generator, threads=1):
-    """Return the first 1,920 photos in batches, and how many were prepared a second."""
-    count = min(MEMORY_PHOTOS // generator.batch_size, len(generator))
+def prepare(generator, threads=1, photos=1920):
+    """Return how many photos a generator prepares a second."""
+    batches = range(min(photos // generator.batch_size, len(generator)))
     with ThreadPoolExecutor(threads) as pool:
         start = perf_counter()
-        batches = list(pool.map(generator.__getitem__, range(count)))
-    return batches, sum(len(photos) for photos, _ in batches) / (perf_counter() - start)
-
-
-def in_memory(generator):
-    """Return a `PyDataset` of batches that were prepared beforehand."""
-
-    class Batches(keras.utils.PyDataset):
-        batches, _ = prepare(generator)
-        batch_size, n = generator.batch_size, sum(len(photos) for photos, _ in batches)
-
-        def __len__(self):
-            return len(self.batches)
-
-        def __getitem__(self, index):
-            return self.batches[index]
-
-    return Batches(workers=2)
+        done = sum(len(photos) for photos, _ in pool.map(generator.__getitem__, batches))
+    return done / (perf_counter() - start)
 
 
 def train(model, generator, callbacks=()):
@@ -116,12 +103,13 @@ def processor():
     return f"{os.cpu_count()} cores, {name} ({', '.join(flags)})"
 
 
-def print_table(head, rows):
-    """Print a Markdown table; a cell is a text or a list of numbers."""
-    print("\n| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for row in rows:
-        texts = [c if isinstance(c, str) else ", ".join(f"{n:,.0f}" for n in c) for c in row]
-        print(f"| {' | '.join(texts)} |", flush=True)
+def print_rates(title, rates):
+    """Print a Markdown table of photos a second, the first row's way being the measure."""
+    print(f"\n| {title} | photos a second | ratio |\n|---|---|---|")
+    first = np.mean(next(iter(rates.values())))
+    for name, each in rates.items():
+        figures = ", ".join(f"{rate:,.0f}" for rate in each)
+        print(f"| {name} | {figures} | {np.mean(each) / first:.2f} |", flush=True)
 
 
 def compare_generators(old, new, rounds):
@@ -130,34 +118,22 @@ def compare_generators(old, new, rounds):
     rates = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            rates[name].append(prepare(*way)[1])
-    rows = [(name, r, f"{np.mean(r) / np.mean(rates['2019']):.1f}") for name, r in rates.items()]
-    print_table(["generator alone, with augmentation", "photos a second", "ratio"], rows)
+            rates[name].append(prepare(*way))
+    print_rates("generator alone, with augmentation", rates)
 
 
 def compare_training(model, old, new, rounds):
-    """Print how many photos a second the networks train on: 2019's, step 9's, and its twins."""
-    networks = {OLD: (old_network(), old), PLAIN: (model, new)}
+    """Print how many photos a second the network of 2019 trains on, and step 9's as its twins."""
+    networks = {"2019, float32": (old_network(), old), "step 9 as it is": (model, new)}
     for bits in dict.fromkeys(["float32", choose_precision()]):
         networks[f"step 24, {bits}"] = (faster(model, bits), new)
-    memory = {generator: in_memory(generator) for generator in (old, new)}
-    for network, generator in networks.values():
-        network.fit(memory[generator], steps_per_epoch=2, verbose=0)  # it also compiles
-    epochs, from_memory = {name: [] for name in networks}, {name: [] for name in networks}
+    rates = {name: [] for name in networks}
     for _ in range(rounds):
         for name, (network, generator) in networks.items():
-            from_memory[name].append(train(network, memory[generator]))
             with tempfile.TemporaryDirectory() as folder:
-                own = [ResumeTraining(model, [new, new], folder=folder)] if "24" in name else []
-                epochs[name].append(train(network, generator, own))
-            from_memory[name].append(train(network, memory[generator]))
-    rows = []
-    for name, rates in epochs.items():
-        ratio = np.mean(rates) / np.mean(epochs[OLD])
-        gain = np.mean(from_memory[name]) / np.mean(from_memory[PLAIN])
-        rows.append((name, rates, f"{ratio:.2f}", from_memory[name], f"{gain:.2f}"))
-    head = [f"epochs of {new.n:,} photos", "photos a second", "ratio to 2019", "from memory"]
-    print_table([*head, "ratio to the plain network"], rows)
+                own = [ResumeTraining(model, [new], folder=folder)] if "24" in name else []
+                rates[name].append(train(network, generator, own))
+    print_rates(f"training, epochs of {new.n:,} photos", rates)
 
 
 def main():

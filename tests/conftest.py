@@ -2,16 +2,12 @@
 
 import multiprocessing
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -33,37 +29,21 @@ def photos(tmp_path_factory):
     return pd.DataFrame({"filename": names, "label": [name[:3] for name in names]}), folder
 
 
-@pytest.fixture
-def run_script(tmp_path):
-    """Return a function that runs a script elsewhere, without this project on the path."""
-
-    def run(script, *arguments):
-        command = [sys.executable, "-c", script, *map(str, arguments)]
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        options = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
-        return subprocess.run(command, **options)
-
-    return run
-
-
-def in_process(function, *arguments, printed, kill_when=lambda: False):
+def in_process(function, *arguments, printed):
     """Run a function in a process that has Keras loaded already; return its exit status.
 
-    What it prints goes to the file `printed`. When `kill_when()` is true, it is killed.
+    What it prints goes to the file `printed`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keras", "pandas", "IPython"])
     process = context.Process(target=_run, args=(printed, function, arguments))
     process.start()
-    while process.is_alive():
-        process.join(0.05)
-        if kill_when():
-            process.kill()
+    process.join()
     return process.exitcode
 
 
 def _run(printed, function, arguments):
-    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
     function(*arguments)

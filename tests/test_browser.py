@@ -38,8 +38,7 @@ AS_ON_GITHUB = """() => {
 }"""
 
 pytestmark = [
-    pytest.mark.once,
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.apart,
     pytest.mark.skipif(BROWSER is None, reason="NOT TESTED IN A BROWSER: there is no Chromium"),
 ]
 
@@ -55,7 +54,6 @@ def page():
         yield page
 
 
-@pytest.mark.trains
 def test_shift_enter_runs_the_first_steps_in_notebook_7(page, tmp_path, monkeypatch):
     project = copy_project(tmp_path / "개와 고양이")
     write(project / "data", labeled(each=15) | unlabeled())
@@ -91,17 +89,9 @@ def test_shift_enter_runs_the_first_steps_in_notebook_7(page, tmp_path, monkeypa
 def web_page(tmp_path_factory):
     """Return the address of the committed notebook as a web page."""
     folder = tmp_path_factory.mktemp("web")
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter",
-        "nbconvert",
-        "--to",
-        "html",
-        "--template=classic",
-        "--output-dir",
-    ]
-    subprocess.run([*command, folder, NOTEBOOK], check=True, capture_output=True)
+    options = ["--to=html", "--template=classic", f"--output-dir={folder}"]
+    command = [sys.executable, "-m", "jupyter", "nbconvert", *options, NOTEBOOK]
+    subprocess.run(command, check=True, capture_output=True)
     return (folder / f"{NOTEBOOK.stem}.html").as_uri()
 
 

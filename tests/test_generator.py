@@ -1,6 +1,5 @@
 """Batches of photos: the same ones whatever was done before, changed as is said, or a sentence."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -21,25 +20,24 @@ CHANGES |= {"brightness_range": 0.2, "contrast_range": 0.2, "shuffle": True}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with 31 photos of random pixels, and two files that are no photos."""
+    """Return a folder with 39 photos of random pixels, and a file that is no photo."""
     folder, random = tmp_path_factory.mktemp("random"), np.random.default_rng(1)
-    for number in range(31):
+    for number in range(39):
         pixels = random.integers(0, 256, (*SIZE, 3), dtype="uint8")
         Image.fromarray(pixels).save(folder / f"{number}.png")
     (folder / "page.jpg").write_text("<html>Please log in.</html>")
-    (folder / "empty.jpg").touch()
     return folder
 
 
-def table(count=31, **columns):
-    names = [f"{number}.png" for number in range(count)]
+def table(count=31, first=0, **columns):
+    names = [f"{number}.png" for number in range(first, first + count)]
     labels = ["cat", "dog"] * (count // 2) + ["cat"] * (count % 2)
     return pd.DataFrame({"filename": names, "label": labels} | columns)
 
 
-def make(folder, count=31, **options):
+def make(folder, count=31, first=0, **options):
     options = {"y_col": "label", "target_size": SIZE, "batch_size": 8} | options
-    return PhotoGenerator(table(count), folder, **options)
+    return PhotoGenerator(table(count, first), folder, **options)
 
 
 def epoch_of(generator, epoch=0):
@@ -48,16 +46,16 @@ def epoch_of(generator, epoch=0):
     return np.concatenate([generator[number][0] for number in range(len(generator))])
 
 
-def train(generators, outputs, size=SIZE):
-    """Train a new network for three epochs; return it and what `fit` returned."""
+def train(generator, folder, outputs, size=SIZE):
+    """Train a new network for three epochs; return it and its history."""
     model = keras.Sequential([keras.Input((*size, 3)), layers.Rescaling(1 / 255)])
     model.add(layers.GlobalAveragePooling2D())
     model.add(layers.Dense(2, activation="softmax", kernel_initializer="zeros"))
     model.compile(keras.optimizers.SGD(0.5), loss="categorical_crossentropy")
-    data, validation_data = generators
-    options = {"epochs": 3, "shuffle": False, "verbose": 0}
+    generators = [generator, make(folder, 8, first=31)]
+    options = {"validation_data": generators[1], "epochs": 3, "shuffle": False, "verbose": 0}
     options["callbacks"] = [ResumeTraining(model, generators, folder=outputs)]
-    return model, model.fit(data, validation_data=validation_data, **options)
+    return model, model.fit(generator, **options).history
 
 
 def test_batches_are_the_same_whoever_looked_before_and_at_once(folder):
@@ -78,15 +76,13 @@ def test_batches_are_the_same_whoever_looked_before_and_at_once(folder):
 
 
 def test_trainings_are_the_same_whatever_was_done_with_the_generator(folder, tmp_path):
-    others = shutil.copytree(folder, tmp_path / "others")
-    generators = [make(folder, **CHANGES), make(others, 8)]
-    model, _ = train(generators, tmp_path / "untouched")
-    generators = [make(folder, **CHANGES), make(others, 8)]
-    assert len(generators[0]) == 4 and generators[0][1][0].any()
-    model.evaluate(generators[0], verbose=0)
-    first, second = (model.predict(generators[0], verbose=0) for _ in range(2))
+    model, _ = train(make(folder, **CHANGES), folder, tmp_path / "untouched")
+    generator = make(folder, **CHANGES)
+    assert len(generator) == 4 and generator[1][0].any()
+    model.evaluate(generator, verbose=0)
+    first, second = (model.predict(generator, verbose=0) for _ in range(2))
     assert (first != second).any(), "without the callback, each epoch has its own variants"
-    other, _ = train(generators, tmp_path / "used")
+    other, _ = train(generator, folder, tmp_path / "used")
     for mine, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
         assert np.abs(mine - theirs).max() == 0 and np.abs(mine).max() > 0.001
 
@@ -147,22 +143,17 @@ def assert_fills(values, reach, middle=0):
     assert -1.05 < lowest < -0.85 and 0.85 < highest < 1.05
 
 
-def degrees(right, down):
-    return np.rad2deg(np.arctan2(down, right))
-
-
-def moves(spots, options):
+def check_moves(right, above, name, reach):
     """Check where the spot right of the center went, and the one above it (right and down)."""
-    right, above = spots
-    reach = max(options.values())
-    if "rotation_range" in options:
-        assert_fills(degrees(*right), reach)
+    turned, tilted = (np.rad2deg(np.arctan2(y, x)) for x, y in (right, above))
+    if name == "rotation_range":
+        assert_fills(turned, reach)
         np.testing.assert_allclose(np.hypot(*right), 16, atol=0.2)
-        np.testing.assert_allclose(degrees(*above) + 90, degrees(*right), atol=1)
-    elif "shear_range" in options:
+        np.testing.assert_allclose(tilted + 90, turned, atol=1)
+    elif name == "shear_range":
         np.testing.assert_allclose(right.T, [[16, 0]] * 300, atol=0.1)
-        assert_fills(degrees(*above) + 90, reach)
-    elif "zoom_range" in options:  # above 1, all is smaller
+        assert_fills(tilted + 90, reach)
+    elif name == "zoom_range":  # above 1, all is smaller
         assert_fills(16 / right[0], reach, 1)
         assert_fills(-16 / above[1], reach, 1)
         assert abs(np.corrcoef(right[0], above[1])[0, 1]) < 0.2, "drawn for each separately"
@@ -170,7 +161,7 @@ def moves(spots, options):
         reach *= 65 if reach < 1 else 1
         moved = right - [[16], [0]]
         np.testing.assert_allclose(moved, above - [[0], [-16]], atol=0.1)
-        along, across = moved if "width_shift_range" in options else moved[::-1]
+        along, across = moved if name == "width_shift_range" else moved[::-1]
         assert_fills(along, reach)
         np.testing.assert_allclose(across, 0, atol=0.05)
 
@@ -189,7 +180,7 @@ def test_photos_are_moved_as_is_said(tmp_path, name, value):
     from_center = np.arange(65) - 32
     right = np.einsum("nyxc,x->cn", light, from_center)
     down = np.einsum("nyxc,y->cn", light, from_center)
-    moves(np.stack([right, down], axis=1), {name: value})
+    check_moves(*np.stack([right, down], axis=1), name, value)
 
 
 def test_half_of_the_photos_are_mirrored_and_edges_are_repeated(folder, tmp_path):
@@ -207,25 +198,14 @@ def test_half_of_the_photos_are_mirrored_and_edges_are_repeated(folder, tmp_path
         np.testing.assert_allclose(photo, [expected] * 24, atol=1.5)
 
 
-FORMULAS = {
-    "brighter": ({"brightness_range": (1.5, 1.5)}, lambda photos: photos * 1.5),
-    "flat": ({"contrast_range": (0.4, 0.4)}, lambda photos: 127.5 + (photos - 127.5) * 0.4),
-    "sharp": ({"contrast_range": [1.5, 1.5]}, lambda photos: 127.5 + (photos - 127.5) * 1.5),
-    "nothing": ({"zoom_range": (1, 1), "brightness_range": (1, 1)}, lambda photos: photos),
-}
-
-
-@pytest.mark.parametrize("case", FORMULAS)
-def test_colors_follow_their_formulas(folder, case):
-    options, formula = FORMULAS[case]
-    generator = make(folder, **options)
-    expected = np.clip(formula(generator.pixels.astype(float)), 0, 255)
+def test_colors_follow_their_formulas_within_their_ranges(folder, tmp_path):
+    generator = make(folder, brightness_range=(1.5, 1.5), contrast_range=[0.8, 0.8])
+    expected = np.clip(127.5 + (1.5 * generator.pixels.astype(float) - 127.5) * 0.8, 0, 255)
     np.testing.assert_allclose(epoch_of(generator).astype(float), expected, atol=1)
 
-
-def test_brightness_and_tint_stay_within_their_ranges(tmp_path):
     gray = np.full((8, 8), 100, "uint8")
     assert_fills(variants(gray, tmp_path, brightness_range=0.2)[:, 0, 0, 0], 20, 100)
+    assert_fills(variants(gray, tmp_path, contrast_range=0.5)[:, 0, 0, 0], 13.75, 100)
     colors = variants(gray, tmp_path, tint_range=0.1)[:, 0, 0].T
     for color in colors:
         assert_fills(color, 25.5, 100)
@@ -241,54 +221,34 @@ def test_photos_grow_from_epoch_to_epoch_and_keras_trains_on_them(folder, tmp_pa
     means = growing.pixels[8:16].reshape(8, 6, 4, 8, 4, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(growing[1][0], means, atol=1)
     for run in ("once", "again from the first size"):
-        others = shutil.copytree(folder, tmp_path / "others", dirs_exist_ok=True)
-        _, history = train([growing, make(others, 8)], tmp_path / run, (None, None))
-        assert len(history.history["loss"]) == 3 and np.isfinite(history.history["val_loss"]).all()
+        _, history = train(growing, folder, tmp_path / run, (None, None))
+        assert len(history["loss"]) == 3 and np.isfinite(history["val_loss"]).all()
 
 
 BAD = {
-    "no column": (table(2), {"x_col": "id"}, "no column 'id'; it has 'filename', 'label'."),
-    "no labels": (table(2), {"y_col": "kind"}, "no column 'kind'; it has 'filename', 'label'."),
+    "no column": (table(2), {"x_col": "id"}, "no column 'id'; it has ['filename', 'label']."),
     "several columns": (table(2), {"y_col": ["label", "size"]}, "no column ['label', 'size']; it"),
     "an empty table": (table(0), {}, "The table is empty"),
-    "no batch": (table(2), {"batch_size": 0}, "batch_size is 0; a batch needs at least one photo"),
     "numbers": (table(2, label=[0, 1]), {}, "holds 0, which is no word"),
     "a missing label": (table(2, label=["cat", None]), {}, "which is no word"),
-    "one class": (table(1), {}, "'cat' only. Name the classes, such as classes="),
-    "another class": (table(2), {"classes": ["cat", "cow"]}, "holds 'dog', none of ['cat', 'cow']"),
+    "one class": (table(1), {}, "holds ['cat']. Name all classes, such as classes="),
+    "another class": (table(2), {"classes": ["cat", "cow"]}, "holds ['cat', 'dog']. Name all"),
     "a wide zoom": (table(2), {"zoom_range": 1.5}, "zoom_range is 1.5; it takes a share such as"),
     "a turned pair": (table(2), {"zoom_range": (1.2, 0.8)}, "zoom_range is (1.2, 0.8); it takes"),
-    "a negative factor": (table(2), {"brightness_range": -2}, "brightness_range is -2; it takes"),
     "three factors": (table(2), {"contrast_range": (1, 2, 3)}, "contrast_range is (1, 2, 3); it"),
     "no size": (table(2), {"target_size": 128}, "target_size is 128; it takes (height, width)"),
     "a missing name": (table(2, filename=["0.png", None]), {}, "which is no file name"),
-    "a missing file": (table(32), {}, "31.png: No such file or directory. Run step 0 again."),
+    "a missing file": (table(40), {}, "39.png"),
     "a web page": (table(2, filename=["0.png", "page.jpg"]), {}, "page.jpg is no photo ("),
-    "an empty file": (table(2, filename=["0.png", "empty.jpg"]), {}, "empty.jpg is no photo ("),
+    "rescale": (table(2), {"rescale": 1 / 255}, "no argument 'rescale': make keras.layers.Resc"),
+    "cval": (table(2), {"cval": 0}, "no argument 'cval': see 'Porting an old notebook' in note"),
 }
-OLD = {
-    "rescale": "Rescaling(1 / 255)",
-    "preprocessing_function": "a layer of the network",
-    "validation_split": "train_test_split",
-    "subset": "train_test_split",
-    "class_mode": "numbers to predict, or several columns, need a keras.utils.PyDataset",
-    "vertical_flip": "RandomFlip('vertical')",
-    "channel_shift_range": "tint_range",
-    "fill_mode": "'nearest'",
-    "color_mode": "always loaded in color",
-    "interpolation": "leave it out",
-    "validate_filenames": "leave it out",
-    "samplewise_center": "'Porting an old notebook' in notebooks/README.md",
-}
-BAD |= {name: (table(2), {name: "raw"}, advice) for name, advice in OLD.items()}
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_used_is_answered_in_a_sentence(folder, case):
     df, options, sentence = BAD[case]
-    kinds = (ValueError, PhotosError) if case not in OLD else TypeError
-    with pytest.raises(kinds) as raised:
+    with pytest.raises((ValueError, TypeError, PhotosError)) as raised:
         PhotoGenerator(df, folder, **({"y_col": "label", "target_size": SIZE} | options))
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value) and "Errno" not in str(raised.value)
-    assert case not in OLD or f"no argument {case!r}: " in str(raised.value)

@@ -1,6 +1,5 @@
 """A training on several machines or GPUs comes to what one comes to, also when it was killed."""
 
-import json
 import os
 import shutil
 import socket
@@ -11,58 +10,27 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from run_notebook import ROOT, code_cells, read
 
-reason = "NOT TESTED: takes minutes on two cores; run `CI= pytest -n 0 tests/test_machines.py`"
-pytestmark = [pytest.mark.once, pytest.mark.skipif(bool(os.environ.get("CI")), reason=reason)]
-SCRIPT = [ROOT / "notebooks/train_on_several_machines.py", "--size=32", "--epochs=6"]
-SCRIPT += ["--learning-rate=0.0001"]  # with 0.001, what is rounded otherwise grows to 0.1
+pytestmark = pytest.mark.apart
+SCRIPT = [ROOT / "notebooks/train_on_several_machines.py", "network.keras", "--epochs=6"]
 
-# Cells of the notebook; after its settings come one line for several GPUs and smaller settings.
-CELLS = "00-photos 03-imports 04-size 04-settings 05-table 09-network 09-compile 11-callbacks"
-CELLS += " 12-stopping 13-reduction 14-list 15-labels 16-split 20-augmentation 20-generator"
-CELLS += " 21-validation 24-fast 24-fit"
-LINES = """
-keras.distribution.set_distribution(keras.distribution.DataParallel())
-IMAGE_WIDTH, IMAGE_HEIGHT, IMAGE_SIZE = 32, 32, (32, 32)
-LEARNING_RATE, EPOCHS = 0.0001, 6
+# Cells of the notebook, up to the network and from there on, and smaller settings.
+NETWORK = "00-photos 03-imports 04-size 04-settings 05-table 09-network 09-compile"
+TRAINING = "11-callbacks 12-stopping 13-reduction 14-list 15-labels 16-split 20-augmentation"
+TRAINING += " 20-generator 21-validation 24-fast 24-fit"
+# With a rate of 0.001, what is rounded otherwise would grow to 0.1.
+SETTINGS = """
+IMAGE_WIDTH, IMAGE_HEIGHT, IMAGE_SIZE, LEARNING_RATE, EPOCHS = 32, 32, (32, 32), 0.0001, 6
 """
+GPUS = "keras.distribution.set_distribution(keras.distribution.DataParallel())\n"
 
 
-@pytest.fixture(scope="module")
-def folder(photos, tmp_path_factory):
-    """A folder with photos of cats and dogs, and one to test."""
-    folder = tmp_path_factory.mktemp("machines")
-    shutil.copytree(photos[1], folder / "photos/train")
-    (folder / "photos/test1").mkdir()
-    shutil.copy(folder / "photos/train/cat.0.png", folder / "photos/test1/1.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def start(folder):
-    """Return a function that starts Python; what has not ended by itself is killed at the end."""
-    started = []
-
-    def start_python(*arguments, **variables):
-        variables |= {"DOGS_VS_CATS_DATA": ".", "KERAS_BACKEND": "jax"}
-        variables |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
-        variables |= {"PYTHONPATH": str(ROOT / "notebooks")}
-        options = {"cwd": folder / "photos", "env": os.environ | variables}
-        started.append(subprocess.Popen([sys.executable, *arguments], **options))
-        return started[-1]
-
-    yield start_python
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def alone(folder, start):
-    """The name and the table of a training in one process, with one device."""
-    assert start(*SCRIPT, f"--folder={folder / 'alone'}").wait(600) == 0
-    return log_in(folder / "alone")
+def script(names, settings):
+    """Return the source of cells of the notebook, with lines added to its settings."""
+    cells = {cell.id: cell.source for cell in code_cells(read())}
+    cells["step-04-settings"] += settings
+    return "\n".join(cells[f"step-{name}"] for name in names.split())
 
 
 def log_in(outputs):
@@ -71,8 +39,33 @@ def log_in(outputs):
     return path.parent.name, pd.read_csv(path).drop(columns="seconds")
 
 
+@pytest.fixture(scope="module")
+def alone(photos, tmp_path_factory):
+    """Return a folder, a function that starts Python, and what a training in one process led to."""
+    folder, started = tmp_path_factory.mktemp("machines"), []
+    shutil.copytree(photos[1], folder / "photos/train")
+    (folder / "photos/test1").mkdir()
+    shutil.copy(folder / "photos/train/cat.0.png", folder / "photos/test1/1.png")
+    common = {"PYTHONPATH": str(ROOT / "notebooks"), "KERAS_BACKEND": "jax"}
+    common |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "DOGS_VS_CATS_DATA": "."}
+
+    def start(*arguments, **variables):
+        options = {"cwd": folder / "photos", "env": os.environ | common | variables}
+        started.append(subprocess.Popen([sys.executable, *arguments], **options))
+        return started[-1]
+
+    save = 'model.save("network.keras")'
+    assert start("-c", f"{script(NETWORK, SETTINGS)}\n{save}").wait(600) == 0
+    assert start(*SCRIPT, f"--folder={folder / 'alone'}").wait(600) == 0
+    yield folder, start, *log_in(folder / "alone")
+    for process in started:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: JAX's processes meet on Linux")
-def test_two_processes_come_to_what_one_comes_to_also_when_killed(folder, start, alone):
+def test_two_processes_come_to_what_one_comes_to_also_when_killed(alone):
+    folder, start, _, expected = alone
     mine, other = folder / "mine", folder / "other"
 
     def start_two():
@@ -95,18 +88,16 @@ def test_two_processes_come_to_what_one_comes_to_also_when_killed(folder, start,
     shutil.copytree(mine, other, dirs_exist_ok=True)  # as where machines share no disk
     assert [process.wait(600) for process in start_two()] == [0, 0]
     name, log = log_in(mine)
-    np.testing.assert_allclose(log, alone[1], rtol=0.001)
+    np.testing.assert_allclose(log, expected, rtol=0.001)
     assert len(log_in(other)[1]) == finished, "process 0 alone writes"
     assert (mine / name / "dogs_vs_cats.keras").is_file()
 
 
-def test_several_gpus_need_one_line_in_the_notebook(folder, start, alone):
-    notebook = json.loads((ROOT / "notebooks/dogs_vs_cats.ipynb").read_text(encoding="utf-8"))
-    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
-    cells["step-04-settings"] += LINES
-    script = "\n".join(cells[f"step-{name}"] for name in CELLS.split())
-    two_devices = "--xla_force_host_platform_device_count=2"
-    assert start("-c", script, XLA_FLAGS=two_devices).wait(600) == 0
+def test_several_gpus_need_one_line_in_the_notebook(alone):
+    folder, start, expected_name, expected = alone
+    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    whole = script(f"{NETWORK} {TRAINING}", SETTINGS + GPUS)
+    assert start("-c", whole, **two_devices).wait(600) == 0
     name, log = log_in(folder / "outputs")
-    assert name == alone[0], "the script trains what the notebook trains"
-    np.testing.assert_allclose(log, alone[1], rtol=0.001)
+    assert name == expected_name, "the script trains what the notebook trains"
+    np.testing.assert_allclose(log, expected, rtol=0.001)

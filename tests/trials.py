@@ -1,11 +1,11 @@
 """Train a recipe on some of the labeled photos, and score it on 3,000 others.
 
-    python tests/trials.py FOLDER "step 24" --seed 1
-    python tests/trials.py FOLDER "residual, small photos first" --sizes 64x40,96x20,128x10
+    python tests/trials.py FOLDER 24 --seed 1
+    python tests/trials.py FOLDER 39 --replace "(96, 96)" "(80, 80)"
 
 FOLDER holds `train` and `test1`, or an archive of them. A recipe is what the notebook's own cells
-say, but for the options. The seed decides which photos are drawn, and all that training draws; a
-fifth of the photos validates. The last line that is printed is a row for `benchmark.md`.
+say, up to step 24 or 39, with pieces of them replaced. The seed decides which photos are drawn, and
+all that training draws; a fifth of the photos validates. The last line is a row for `benchmark.md`.
 """
 
 import argparse
@@ -27,15 +27,12 @@ def read_arguments(arguments=None):
     """Return the options of a command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", help="where train and test1 lie")
-    parser.add_argument("recipe", choices=["step 24", "residual, small photos first"])
+    parser.add_argument("step", choices=["24", "39"], help="whose network and recipe")
     parser.add_argument("--photos", type=int, default=2700, help="to train and validate with")
     parser.add_argument("--others", type=int, default=3000, help="to score it on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=50, help="EPOCHS of step 4")
-    parser.add_argument("--rate", type=float, help="the highest learning rate")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--changes", type=float, default=1, help="times those of step 20")
-    parser.add_argument("--sizes", default="", help="of residual, as pixels x epochs: 64x40,96x20")
+    parser.add_argument("--replace", nargs=2, action="append", default=[], help="a piece of a cell")
     return parser.parse_args(arguments)
 
 
@@ -58,23 +55,21 @@ def main():
     photos = get_photos(options.folder)
     drawn, others = draw(photos.train_files, options.photos, options.others, options.seed)
     names = {"photos": dataclasses.replace(photos, train_files=drawn)}
-    run_cells(names, "step-03-imports", "step-04-settings")
-    plan = [map(int, step.split("x")) for step in options.sizes.split(",") if step]
-    sizes = [(side, side) for side, epochs in plan for _ in range(epochs)]
-    names |= {"EPOCHS": 3 * len(sizes) or options.epochs, "SEED": options.seed}
-    names["LEARNING_RATE"] = options.rate or names["LEARNING_RATE"]
-    names["BATCH_SIZE"] = options.batch_size or names["BATCH_SIZE"]
-    changes = run_cells(names, "step-05-table", "step-20-augmentation")["AUGMENTATION"]
-    names["AUGMENTATION"] = {k: v if v is True else v * options.changes for k, v in changes.items()}
-    run_cells(names, "step-20-generator", "step-21-validation")
+    run_cells(names, "step-03-imports", "step-04-settings", options.replace)
+    names |= {"EPOCHS": options.epochs, "SEED": options.seed}
+    run_cells(names, "step-05-table", "step-05-table")
+    run_cells(names, "step-09-network", "step-09-compile", options.replace)
+    run_cells(names, "step-11-callbacks", "step-16-split", options.replace)
+    run_cells(names, "step-20-augmentation", "step-20-generator", options.replace)
+    run_cells(names, "step-21-validation", "step-21-validation")
     model, callbacks, train = names["model"], names["callbacks"], names["train_generator"]
-    epochs = names["EPOCHS"]
-    if options.recipe != "step 24":
-        run_cells(names, "step-39-network", "step-39-fit", until="residual_history = ")
-        names["rates"] *= options.rate / names["rates"].max() if options.rate else 1
-        model, callbacks, train = names["residual"], [names["plan"]], names["residual_generator"]
-        train.sizes[:] = sizes or train.sizes
-        epochs = names["epochs"]  # a third of EPOCHS
+    epochs = options.epochs
+    if options.step == "39":
+        run_cells(
+            names, "step-39-network", "step-39-fit", options.replace, until="residual_history ="
+        )
+        model, callbacks, train = names["residual"], [], names["residual_generator"]
+        epochs = names["epochs"]
     validation = names["validation_generator"]
     with tempfile.TemporaryDirectory() as folder:
         resuming = ResumeTraining(model, [train, validation], callbacks, folder)
@@ -85,7 +80,7 @@ def main():
     scored = names["PhotoGenerator"](table, photos.train_folder, y_col="label", batch_size=128)
     scores = [f"{model.evaluate(each, verbose=0)[1]:.3f}" for each in (validation, scored)]
     minutes = sum(row["seconds"] for row in resuming.log) / 60
-    row = [options.recipe, f"{options.photos:,}", str(options.seed), f"{minutes:.1f}", *scores]
+    row = [options.step, f"{options.photos:,}", str(options.seed), f"{minutes:.1f}", *scores]
     command = shlex.join(["python", "tests/trials.py", "FOLDER", *sys.argv[2:]])
     print(f"| {' | '.join(row)} | `{command}` |")
 

@@ -1,6 +1,5 @@
 """Step 0, the archives: find them, fetch them, and unpack the photos in them."""
 
-import io
 import random
 import re
 import shutil
@@ -32,7 +31,6 @@ NAMES = {  # of photos, in the two folders of a set: cat.0.jpg and 1.jpg
 }
 DRAWING = b"drawn for dogs vs. cats"  # what the file of each drawing says
 LARGEST = 10 * 2**30  # bytes that archives may unpack to
-TIMEOUT = 15  # seconds that a server may keep us waiting
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 
@@ -42,10 +40,6 @@ class PhotosError(Exception):
     def _render_traceback_(self):
         """Return the lines that Jupyter shows: the message, no traceback."""
         return [str(self)]
-
-
-class FetchError(PhotosError):
-    """An archive could not be fetched."""
 
 
 def numeric_order(name):
@@ -96,9 +90,12 @@ def unpack(archives, root):
                 f"{' and '.join(map(str, archives))}: no photos with names like train/cat.0.jpg "
                 "and test1/1.jpg. Put what is missing beside it, or move it elsewhere."
             )
-        require_space(root, sum(sizes.values()))
+        free = shutil.disk_usage(root.parent).free
+        if sum(sizes.values()) > min(free, LARGEST):
+            needed = f"{sum(sizes.values()) / 1e6:,.0f} MB would go to {root}"
+            raise PhotosError(f"{needed}, where {free / 1e6:,.0f} MB are free. Make room there.")
         for kind in kinds:
-            (root / kind).mkdir()
+            (root / kind).mkdir(parents=True)
         for archive in archives:
             for place, _, open_file in photos_in(archive):
                 if not (root / place).exists():  # the same photo twice does no harm
@@ -106,13 +103,11 @@ def unpack(archives, root):
                         shutil.copyfileobj(file, copy)
                     show_progress("Unpacking photos", done := done + 1, len(sizes))
     except ZIP_ERRORS as problem:
-        found = f"cannot be unpacked ({problem})"
-        with nullcontext(io.BytesIO()) if archive.is_dir() else open(archive, "rb") as file:
-            if file.read(99).lstrip().startswith(b"<"):
-                found = "is a web page, not an archive"
         if archive.parent == root.parent:  # it was just fetched
             archive.unlink()
-        raise PhotosError(f"{archive} {found}. Fetch it again, or move it elsewhere.") from problem
+        raise PhotosError(
+            f"{archive} cannot be unpacked ({problem}). Fetch it again, or move it elsewhere."
+        ) from problem
     if "test1" not in kinds:
         set_test_photos_aside(root)
 
@@ -124,8 +119,6 @@ def photos_in(archive):
     """
     for path, size, open_file in files_in(archive, stem_of(archive.name)):
         *folders, name = PurePosixPath(path.replace("\\", "/").lower()).parts
-        if any(map(is_junk, (*folders, name))):
-            continue
         if NAMES["train"].fullmatch(name):
             yield PurePosixPath("train", name), size, open_file
         elif NAMES["test1"].fullmatch(name):
@@ -141,14 +134,12 @@ def files_in(archive, path):
     with nullcontext() if is_folder else zipfile.ZipFile(archive) as zipped:
         if is_folder:
             inside = [file for file in sorted(archive.rglob("*")) if file.is_file()]
-            names = [file.relative_to(archive).as_posix() for file in inside]
+            names = [str(file.relative_to(archive)) for file in inside]
             sizes = [file.stat().st_size for file in inside]
             files = zip(names, sizes, [partial(file.open, "rb") for file in inside], strict=True)
         else:
-            infos = zipped.infolist()
-            if infos and infos[0].header_offset:  # it is the end of a zip file in this one
-                raise zipfile.BadZipFile("its own end is missing")
-            files = [(info.filename, info.file_size, partial(zipped.open, info)) for info in infos]
+            inside = zipped.infolist()
+            files = [(info.filename, info.file_size, partial(zipped.open, info)) for info in inside]
         for name, size, open_file in files:
             if not name.lower().endswith(".zip"):
                 yield f"{path}/{name}", size, open_file
@@ -176,28 +167,17 @@ def set_test_photos_aside(root, share=0.1, seed=42):
     (root / "answers.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def require_space(folder, needed):
-    """Raise PhotosError unless a folder has room for so many bytes, and they are no trap."""
-    free = shutil.disk_usage(folder).free
-    if needed > min(free, LARGEST):
-        raise PhotosError(
-            f"{needed / 1e6:,.0f} MB would go to {folder}, where {free / 1e6:,.0f} MB are free. "
-            "Make room on this disk, or choose another folder."
-        )
-
-
 def fetch(source, folder):
     """Fetch a source's archive into `folder`, going on behind what is there; return its path.
 
-    Raises FetchError with a reason for each address; what has come stays for the next time.
+    Raises PhotosError with the reason; what has come stays for the next time.
     """
     import requests  # comes with the package notebook
 
     if source not in ADDRESSES:  # Kaggle's asks who you are
         raise PhotosError(f"Put {SOURCES[source]} into {folder.parent} (see data/README.md).")
-    path, size, reasons = folder / SOURCES[source], SIZES[source], {}
+    path, size, reason = folder / SOURCES[source], SIZES[source], "it broke off"
     path.touch()
-    require_space(folder, 2 * size - path.stat().st_size)
     for address in ADDRESSES[source]:
         before = -1
         while before < (start := path.stat().st_size) < size:  # as long as it brings something
@@ -205,15 +185,14 @@ def fetch(source, folder):
             try:
                 download(f"{address}/{path.name}", path, size)
             except requests.RequestException as problem:
-                status = getattr(problem.response, "status_code", "")
-                reasons[address] = f"{address}: {type(problem).__name__} {status}".strip()
+                reason = f"{type(problem).__name__} {getattr(problem.response, 'status_code', '')}"
     if path.stat().st_size == size:
         return path  # unpacking compares the checksum of each photo in it
     if not path.stat().st_size:
         path.unlink()
-    raise FetchError(
-        f"{path.name} could not be fetched ({'; '.join(reasons.values())}). Run this cell again to "
-        "go on, or fetch it in the browser (data/README.md has the address)."
+    raise PhotosError(
+        f"{path.name} could not be fetched ({reason.strip()}). Run this cell again to go on, or "
+        "fetch it in the browser (data/README.md has the address)."
     )
 
 
@@ -223,7 +202,7 @@ def download(address, path, size):
 
     start = path.stat().st_size
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
-    with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with requests.get(address, headers=headers, stream=True, timeout=15) as answer:
         answer.raise_for_status()
         start = start if answer.status_code == 206 else 0
         if start + int(answer.headers.get("Content-Length", size - start)) != size:

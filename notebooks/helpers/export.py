@@ -12,9 +12,8 @@ import numpy as np
 def export_for_phones(model_file, phone_file, photos):
     """Write a saved network in the format of LiteRT (once TensorFlow Lite), and try it on photos.
 
-    That is `model.export(phone_file, format="litert")` and then `tf.lite.Interpreter(phone_file)`,
-    in a process of its own, which knows nothing of this notebook: there, Keras runs on TensorFlow,
-    whatever it runs on here, and TensorFlow's messages stay out of sight.
+    That is done in a process of its own, which knows nothing of this notebook: there, Keras runs on
+    TensorFlow, whatever it runs on here, and TensorFlow's messages stay out of sight.
 
     Args:
         model_file: the ".keras" file of a network that needs no code but Keras's.
@@ -22,8 +21,8 @@ def export_for_phones(model_file, phone_file, photos):
         photos: shape (photos, height, width, 3), from 0 to 255.
 
     Returns:
-        Its answers, asked photo by photo, as in an app, float32, shape (photos, classes); or None,
-        after a sentence that says why, where that does not work.
+        Its answers, asked photo by photo, float32, shape (photos, classes); or None, after a
+        sentence that says why, where that does not work.
     """
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder, "photos.npy")

@@ -4,18 +4,17 @@ import hashlib
 import inspect
 import json
 
-import keras
 import numpy as np
 
 NAMES = ("name", "keras_history", "input_layers", "output_layers")  # where JSON has layers' names
 PRECISION = ("dtype", "shared_object_id")  # what may differ between two runs of one training
 
 
-def fingerprint(model, generators, settings):
+def fingerprint(model, generators, callbacks):
     """Return a short name for all that decides what a training leads to.
 
-    That is a compiled network, `PhotoGenerator`s, and a list with the settings of the callbacks.
-    Names that Keras numbers on from network to network do not count, nor does the precision.
+    That is a compiled network, `PhotoGenerator`s, callbacks, and all their settings. Names that
+    Keras numbers on from network to network do not count, nor does the precision.
     """
     network = without_names(json.loads(model.to_json()), {})
     compilation = without_names(json.loads(json.dumps(model.get_compile_config(), default=str)), {})
@@ -25,6 +24,7 @@ def fingerprint(model, generators, settings):
         pixels = hashlib.blake2b(np.ascontiguousarray(generator.pixels)).hexdigest()
         named = [generator.filenames, generator.class_indices, labels]
         photos.append([*named, generator.settings, pixels])
+    settings = [settings_of(callback) for callback in callbacks]
     everything = json.dumps([network, compilation, photos, settings], default=str, sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:10]
 
@@ -41,16 +41,12 @@ def without_names(node, numbers, key=None):
     return node
 
 
-def settings_of(callback, epochs):
-    """Return a callback's kind and the values of its constructor's arguments, for `fingerprint`."""
+def settings_of(callback):
+    """Return a callback's kind and the values of its constructor's arguments."""
     names = inspect.signature(type(callback).__init__).parameters
     values = {name: getattr(callback, name) for name in names if hasattr(callback, name)}
     values.pop("verbose", None)
     if "min_delta" in values:  # Keras turns its sign
         values["min_delta"] = abs(values["min_delta"])
-    if isinstance(callback, keras.callbacks.LearningRateScheduler):
-        takes_rate = len(inspect.signature(callback.schedule).parameters) > 1
-        rates = [callback.schedule(*(n, 1.0)[: 1 + takes_rate]) for n in range(epochs)]
-        values["schedule"] = [round(float(rate), 9) for rate in rates]
     values = {k: getattr(v, "__qualname__", v) if callable(v) else v for k, v in values.items()}
     return [type(callback).__name__, values]

@@ -1,7 +1,6 @@
 """Steps 20 to 23, 29, 39: batches of photos for Keras, from a table of file names and a folder."""
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from helpers.photos import PhotosError, load_photo
+
+BOX = Image.Resampling.BOX  # averages
 
 # What `ImageDataGenerator` and `flow_from_dataframe` had, and what stands in its place.
 REPLACED = {
@@ -22,10 +23,6 @@ REPLACED = {
     "numbers to predict, or several columns, need a keras.utils.PyDataset of your own",
     "vertical_flip": "add keras.layers.RandomFlip('vertical') to the network",
     "channel_shift_range": "use tint_range, a share of 255, which moves each color by itself",
-    "fill_mode": "leave it out, since pixels at the edge are always repeated ('nearest')",
-    "color_mode": "leave it out, since photos are always loaded in color ('rgb')",
-    "interpolation": "leave it out, since photos are always averaged down without jagged edges",
-    "validate_filenames": "leave it out, since every photo is opened",
 }
 
 
@@ -34,12 +31,10 @@ class PhotoGenerator(keras.utils.PyDataset):
 
     It stands where notebooks had `ImageDataGenerator(...).flow_from_dataframe(...)`, for one column
     of labels in words; notebooks/README.md goes through the old arguments. Each photo is decoded
-    once and kept in memory: 49 MB for a thousand photos of 128 x 128 pixels. How it is changed
-    depends on the seed, the epoch (attribute `epoch`) and its position in it, and nothing else.
-    For example, `photos, answers = PhotoGenerator(table, "photos", y_col="label")[0]`.
-
-    Batches have the shape (batch size, height, width, 3), bytes from 0 to 255; with labels they are
-    pairs of photos and one-hot answers, float32 of the shape (batch size, number of classes).
+    once and kept in memory, 49 KB for 128 x 128 pixels. How it is changed depends on the seed, the
+    epoch and its position in it, and nothing else. `PhotoGenerator(table, "photos", "name")[0]` is
+    a batch, bytes of the shape (batch size, height, width, 3). With `y_col`, a batch is a pair of
+    photos and one-hot answers, float32 of the shape (batch size, number of classes).
 
     Args:
         dataframe: a pandas DataFrame, a row for each photo. It is not changed.
@@ -47,28 +42,27 @@ class PhotoGenerator(keras.utils.PyDataset):
         x_col: the column of file names.
         y_col: the column of labels, which are words, or None for photos without answers.
         target_size: (height, width) in pixels; photos are stretched to it. Or a list of these, one
-            for each epoch; the last one stays. Then the first batch of every epoch has the largest
-            size, since Keras takes the shape of all batches from the first two.
+            for each epoch; the last one stays. The first batch of every epoch has the largest size
+            then, since Keras takes the shape of all batches from the first two.
         batch_size: photos in a batch. The last batch of an epoch holds what is left.
         shuffle: whether each epoch has an order of its own.
         seed: an integer that decides what is drawn.
         classes: the labels, in the order of the network's outputs; sorted by default.
-        rotation_range: photos are turned by up to so many degrees, either way.
-        shear_range: slanted by up to so many degrees.
+        rotation_range, shear_range: photos are turned and slanted by up to so many degrees.
         width_shift_range, height_shift_range: moved by up to this share of the size.
         zoom_range: how much of a photo is seen, in width and height separately: factors between
-            0.8 and 1.2 for 0.2, or a pair; those below 1 enlarge, those above 1 make smaller.
+            0.8 and 1.2 for 0.2, or a pair; those below 1 enlarge.
         horizontal_flip: whether half of the photos are mirrored, left to right.
         brightness_range: all values of a photo are multiplied by a factor, 0.2 or a pair.
         contrast_range: their distances from medium gray (127.5) are.
         tint_range: red, green and blue are each moved by up to this share of 255.
 
     Attributes: `epoch` (set by `ResumeTraining`, else counted up by Keras), `filenames`,
-    `filepaths`, `labels` or `classes` (numbers, a NumPy array), `class_indices` (label to number),
-    `samples` or `n` (number of photos), `pixels` (all photos in the largest size).
+    `filepaths`, `labels` or `classes` (numbers), `class_indices` (label to number), `samples` or
+    `n` (number of photos), `pixels` (all photos in the largest size).
 
-    Raises TypeError for an argument that the old generator had, and says what to do instead;
-    ValueError for a table, label or setting that does not fit; PhotosError for a bad file.
+    Raises TypeError for an argument that the old generator had, with advice; ValueError for a
+    table, label or setting that does not fit; PhotosError for a bad file.
     """
 
     def __init__(
@@ -96,15 +90,12 @@ class PhotoGenerator(keras.utils.PyDataset):
         for name in old_arguments:
             advice = REPLACED.get(name, "see 'Porting an old notebook' in notebooks/README.md")
             raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice}.")
-        super().__init__(workers=2 if threads_keep_to_epochs() else 1)
+        super().__init__()
         for column in [x_col] if y_col is None else [x_col, y_col]:
             if column not in list(dataframe):
-                there = ", ".join(map(repr, dataframe))
-                raise ValueError(f"The table has no column {column!r}; it has {there}.")
+                raise ValueError(f"The table has no column {column!r}; it has {[*dataframe]}.")
         if dataframe.empty:
             raise ValueError("The table is empty, so there are no photos to make batches of.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; a batch needs at least one photo.")
         if np.ndim(target_size) not in (1, 2) or np.shape(target_size)[-1] != 2:
             raise ValueError(f"target_size is {target_size}; it takes (height, width), in pixels.")
         for name in dataframe[x_col]:
@@ -140,8 +131,9 @@ class PhotoGenerator(keras.utils.PyDataset):
             self.answers = np.eye(len(self.class_indices), dtype="float32")[self.labels]
         self.settings = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
         self.settings |= {"sizes": self.sizes, "changes": self.changes}
-        self.pixels = load_photos(tuple(self.filepaths), (width, height))
-        self._plan, self._lock = (None, None, None, None), threading.Lock()
+        changed = [os.path.exists(path) and os.path.getmtime(path) for path in self.filepaths]
+        self.pixels = load_photos(tuple(self.filepaths), (width, height), tuple(changed))
+        self._plan = (None,)
 
     def __len__(self):
         return -(-self.n // self.batch_size)
@@ -163,23 +155,26 @@ class PhotoGenerator(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch += 1
 
+    def size_in(self, epoch):
+        """Return the (height, width) that photos have in an epoch, in pixels."""
+        return self.sizes[min(epoch, len(self.sizes) - 1)]
+
     def reset(self):
         """Do nothing: batches are asked for by number. Old notebooks call it before predicting."""
 
     def _plan_epoch(self):
         """Return this epoch's order, 12 numbers from -1 to 1 for each position, and the pixels."""
-        with self._lock:
-            epoch = self.epoch
-            if self._plan[0] != epoch:
-                random = np.random.default_rng([self.seed, epoch])
-                order = random.permutation(self.n) if self.shuffle else np.arange(self.n)
-                draws = random.uniform(-1, 1, (self.n, 12))
-                size = self.sizes[min(epoch, len(self.sizes) - 1)]
-                pixels = self._plan[3]
-                if pixels is None or pixels.shape[1:3] != tuple(size):
-                    pixels = shrink(self.pixels, size)
-                self._plan = (epoch, order, draws, pixels)
-            return self._plan[1:]
+        plan, epoch = self._plan, self.epoch
+        if plan[0] != epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            order = random.permutation(self.n) if self.shuffle else np.arange(self.n)
+            draws = random.uniform(-1, 1, (self.n, 12))
+            pixels, size = self.pixels, tuple(self.size_in(epoch))
+            if size != pixels.shape[1:3]:
+                pictures = [Image.fromarray(photo).resize(size[::-1], BOX) for photo in pixels]
+                pixels = np.stack(pictures)
+            self._plan = plan = (epoch, order, draws, pixels)
+        return plan[1:]
 
     def _transforms(self, draws, height, width):
         """Return affine transforms around the picture's center, shape (photos, 8).
@@ -230,39 +225,21 @@ if keras.backend.backend() == "jax":
     change_photos = jax.jit(change_photos)  # compiled once for each shape, not run piece by piece
 
 
-def threads_keep_to_epochs():
-    """Return whether Keras may prepare batches in threads without mixing those of two epochs.
-
-    On JAX and on several GPUs, `fit` takes a batch before the first epoch; its threads go on, then.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.distribute.has_strategy()
-
-
-def load_photos(paths, size):
+@lru_cache(maxsize=4)
+def load_photos(paths, size, changed):
     """Return photos as a read-only uint8 array of the shape (number, height, width, 3).
 
     They are stretched to `size`, (width, height) in pixels. The last four arrays are kept, so that
-    a cell that is run again does not hold all photos twice; files that have changed are loaded
-    anew. Raises PhotosError for a file that is missing or cannot be decoded.
+    a cell that is run again does not hold all photos twice; `changed`, the files' times, lets
+    others be loaded anew. Raises PhotosError for a file that is missing or cannot be decoded.
     """
-    try:
-        states = tuple((state.st_size, state.st_mtime_ns) for state in map(os.stat, paths))
-    except OSError as problem:
-        raise PhotosError(f"{problem.filename}: {problem.strerror}. Run step 0 again.") from None
-    return _load_photos(paths, size, states)
 
-
-@lru_cache(maxsize=4)
-def _load_photos(paths, size, states):
     def load(path):
         try:
             return np.asarray(load_photo(path, size))
         except Exception as problem:  # decoders raise all kinds of errors
-            raise PhotosError(f"{path} is no photo ({problem}). Run step 0 again.") from problem
+            reason = getattr(problem, "strerror", None) or problem
+            raise PhotosError(f"{path} is no photo ({reason}). Run step 0 again.") from None
 
     pixels = np.empty((len(paths), size[1], size[0], 3), "uint8")
     with ThreadPoolExecutor() as pool:
@@ -270,14 +247,6 @@ def _load_photos(paths, size, states):
             pixels[number] = photo
     pixels.flags.writeable = False
     return pixels
-
-
-def shrink(pixels, size):
-    """Return photos, bytes of the shape (number, height, width, 3), averaged down to a size."""
-    if pixels.shape[1:3] == tuple(size):
-        return pixels
-    pictures = map(Image.fromarray, pixels)
-    return np.stack([picture.resize(size[::-1], Image.Resampling.BOX) for picture in pictures])
 
 
 def factors(name, value):
@@ -297,11 +266,9 @@ def number_classes(labels, classes=None):
                 "numbers, .map({1: 'dog', 0: 'cat'}); to predict numbers, see notebooks/README.md."
             )
     classes = sorted(labels.unique()) if classes is None else list(classes)
-    for label in set(labels) - set(classes):
-        raise ValueError(f"The column {labels.name!r} holds {label!r}, none of {classes}.")
-    if len(classes) < 2:
+    if len(classes) < 2 or not set(labels) <= set(classes):
         raise ValueError(
-            f"The column {labels.name!r} holds {classes[0]!r} only. Name the classes, such as "
+            f"The column {labels.name!r} holds {sorted(set(labels))}. Name all classes, such as "
             "classes=['cat', 'dog'], or leave y_col out for photos without answers."
         )
     return {label: number for number, label in enumerate(classes)}

@@ -20,17 +20,19 @@ def heat_map(model, photos):
             `Flatten` or a global pooling, to a `Dense`, with softmax inside or as the last layer.
         photos: what it takes, shape (photos, height, width, 3).
 
-    Returns:
-        A float32 array of the shape (photos, height, width), 1 at a photo's hottest place, 0 where
-        nothing speaks for it. Without feature maps in the network, a ValueError is raised.
+    Returns a float32 array of the shape (photos, height, width), 1 at a photo's hottest place, 0
+    where nothing speaks for it. Without feature maps in the network, a ValueError is raised.
     """
-    model = _without_softmax(model)
-    found = [layer.output for layer in model.layers if not isinstance(layer, SCALING)]
+    copy = keras.models.clone_model(model)  # each of its layers is called once only
+    copy.set_weights(model.get_weights())
+    found = [layer.output for layer in copy.layers if not isinstance(layer, SCALING)]
     maps = [maps for maps in found if len(maps.shape) == 4 and maps.shape[1:3] != (1, 1)]
     if not maps:
         raise ValueError("This network has no feature maps, so nobody can say where it looks.")
-    to_scores = keras.Model(maps[-1], model.outputs[0])
-    to_maps = keras.Model(model.inputs[0], maps[-1])
+    last = copy.layers[-1]
+    last.activation = keras.activations.linear  # scores as they are before the softmax
+    scores = last.input if isinstance(last, layers.Softmax) else copy.outputs[0]
+    to_scores, to_maps = keras.Model(maps[-1], scores), keras.Model(copy.inputs[0], maps[-1])
     features = keras.ops.convert_to_numpy(to_maps(photos, training=False))
     scores = keras.ops.convert_to_numpy(to_scores(features, training=False))
     chosen = np.eye(scores.shape[1], dtype="float32")[scores.argmax(axis=1)]
@@ -49,21 +51,6 @@ def warm(photo, heat):
     colors = matplotlib.colormaps["autumn_r"](heat)[..., :3] * 255
     opacity = 0.6 * heat[..., np.newaxis]
     return (opacity * colors + (1 - opacity) * photo).astype("uint8")
-
-
-def _without_softmax(model):
-    """Return a copy of a network that gives its scores as they are before the softmax."""
-    last = model.layers[-1]
-
-    def copy(layer):
-        if layer is last and isinstance(layer, layers.Softmax):
-            return layers.Activation("linear")
-        change = {"activation": "linear"} if layer is last else {}
-        return type(layer).from_config(layer.get_config() | change)
-
-    scores = keras.models.clone_model(model, clone_function=copy)
-    scores.set_weights(model.get_weights())
-    return scores
 
 
 def _gradient(function, values):

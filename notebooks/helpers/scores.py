@@ -39,12 +39,8 @@ def compare(networks):
     Whether a difference may be luck is McNemar's question (1947), in its exact form: of the photos
     that only one of two networks gets right, a coin would give each of them half.
 
-    Args:
-        networks: a dict, name: (`keras.Model`, seconds of training, for each photo whether its
-            answer was right).
-
-    Returns:
-        A pandas DataFrame of texts; "luck" is how likely a coin shares at least as unevenly.
+    `networks` is a dict of name: (`keras.Model`, seconds of training, for each photo whether its
+    answer was right). In the DataFrame, "luck" is how likely a coin shares at least as unevenly.
     """
     rows = {}
     for name, (model, seconds, right) in networks.items():

@@ -16,8 +16,7 @@ def faster(model, precision="auto"):
     instead of a dozen, and draws dropout on large feature maps once for a whole batch. To train it
     without `ResumeTraining`, copy the weights: `model.set_weights(twin.get_weights())`.
 
-    Returns a compiled `keras.Model`; or `model` itself, with a sentence, where Keras cannot copy it
-    (a network written as a class, say).
+    Returns a compiled `keras.Model`; or `model` itself, with a sentence, where it cannot be copied.
     """
     precision = choose_precision() if precision == "auto" else precision
     last = model.layers[-1] if model.layers else None
@@ -45,8 +44,7 @@ def faster(model, precision="auto"):
         reason = str(problem).strip().split("\n")[0]
         print(f"This network trains as it is, since Keras cannot copy it ({reason}).")
         return model
-    is_scaled = isinstance(twin.optimizer, keras.optimizers.LossScaleOptimizer)
-    if precision != "float32" and not is_scaled:  # 16 bits lack very small and large corrections
+    if precision == "mixed_float16":  # which has no very small corrections
         twin.optimizer = keras.optimizers.LossScaleOptimizer(twin.optimizer)
     return twin
 
@@ -54,9 +52,8 @@ def faster(model, precision="auto"):
 class FusedBatchNormalization(layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` that TensorFlow trains in one operation, not a dozen.
 
-    Arguments, weights and results are the same, but for the running variance, whose sum is divided
-    by one less than the count of numbers (Bessel's correction). It takes over in training, for
-    feature maps, on TensorFlow without a GPU; everything else is left to Keras.
+    Results are the same, but for Bessel's correction of the running variance. It takes over in
+    training, for feature maps, on TensorFlow without a GPU; everything else is left to Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -85,9 +82,8 @@ def gpus():
 def choose_precision():
     """Return the fastest precision that this computer trains well in.
 
-    An NVIDIA GPU is judged by its compute capability: bfloat16 from 8 on (A100, RTX 30), float16
-    from 7 on (T4, V100, RTX 20); others get float32. A processor is timed: bfloat16 must make a
-    convolution more than 1.3 times as fast.
+    A processor is timed: bfloat16 must make a convolution more than 1.3 times as fast. An NVIDIA
+    GPU is judged by its compute capability: 8 or more for A100, RTX 30 and later, 7 for T4, V100.
     """
     if not gpus():
         seconds = {"float32": [], "bfloat16": []}

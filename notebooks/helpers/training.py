@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import math
 import os
 import signal
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 
 import keras
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 
-from helpers.fingerprint import fingerprint, settings_of
+from helpers.fingerprint import fingerprint
 
 AVERAGE_EVERY = 10  # batches
 MOMENTUM = 0.98  # of the averaged weights, for one batch: they look back over about 50
@@ -26,16 +28,14 @@ class ResumeTraining(keras.callbacks.CallbackList):
     It runs the other callbacks itself, so give `fit` this one alone:
 
         resume_training = ResumeTraining(model, [train, validation], [early_stopping, plateau])
-        faster(model).fit(
-            train, validation_data=validation, epochs=50, shuffle=False, verbose=0,
-            callbacks=[resume_training],
-        )
+        options = {"shuffle": False, "verbose": 0, "callbacks": [resume_training]}
+        faster(model).fit(train, validation_data=validation, epochs=50, **options)
 
-    Keras's `BackupAndRestore` forgets what other callbacks have counted (keras issue 14862); this
-    one saves that too. Each training has a folder, named after a hash of all that decides what it
-    leads to: network, compilation, callbacks, photos, and all their settings. What it cannot see is
-    `class_weight`, the weights a training starts from, and the inside of functions and layers of
-    your own: delete the folder after changing those.
+    Unlike Keras's `BackupAndRestore`, it also saves what other callbacks have counted. Each
+    training has a folder, named after a hash of all that decides what it leads to: network,
+    compilation, callbacks, photos, and all their settings. What it cannot see is `class_weight`,
+    the weights a training starts from, and the inside of functions and layers of your own: delete
+    the folder after changing those.
 
     What is validated and kept are running averages of the weights (Izmailov et al., "Averaging
     weights leads to wider optima and better generalization", 2018, section 3.2). When all other
@@ -52,7 +52,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
 
     Raises, from within `fit`:
         OSError: when the folder cannot be made or read.
-        ValueError: when `steps_per_epoch` leaves photos over.
+        ValueError: when photos are left over, or both trained on and validated with.
         ArithmeticError: when the weights are no numbers any more.
         TrainingStopped: when the stop button was pressed.
     """
@@ -69,29 +69,26 @@ class ResumeTraining(keras.callbacks.CallbackList):
         if self.params["steps"] != batches:
             raise ValueError(
                 f"steps_per_epoch is {self.params['steps']}, but the generator has {batches} "
-                "batches, and Keras would train on the rest in an epoch of its own. Leave "
-                "steps_per_epoch out."
+                "batches; Keras would train on the rest in an epoch of its own. Leave it out."
             )
-        first, *others = (set(generator.filepaths) for generator in self.generators)
-        if both := first.intersection(*others) if others else ():
+        trained = set(self.generators[0].filepaths)
+        if both := [p for other in self.generators[1:] for p in other.filepaths if p in trained]:
             raise ValueError(
-                f"{len(both):,} photos are to be trained on and validated with, such as "
-                f"{min(both)}. Split the table first (step 16)."
+                f"{len(both):,} photos are to be trained on and validated with, such as {both[0]}. "
+                "Split the table first (step 16)."
             )
         super().on_train_begin(logs)
-        self.epochs, self.is_stopped, self.has_left = self.params["epochs"], False, False
+        self.epochs, self.is_stopped = self.params["epochs"], False
         self.log, self.averages, self.averaged, self.raw = [], None, 0, None
         self.kept, self.kept_epoch = None, 0
         self.timed_from, self.has_said_how_long = None, False
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         # A twin with 16 bits has its optimizer inside another one, which scales the loss.
-        self.optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        self.scale = self.model.optimizer.variables[: -len(self.optimizer.variables)]
-        self.weights_before = copies(self.model.weights)
-        self.optimizer_before = copies(self.model.optimizer.variables)
-        settings = [settings_of(callback, self.epochs) for callback in self.callbacks]
-        self.folder = self.root / fingerprint(self.network, self.generators, settings)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        self.variables = [*self.model.weights, *optimizer.variables]
+        self.before = copies(self.variables)
+        self.folder = self.root / fingerprint(self.network, self.generators, self.callbacks)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -99,7 +96,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
                 f"The training cannot be saved in {self.folder} ({problem.strerror}): make room "
                 "for that folder, or name another one, ResumeTraining(..., folder='...')."
             ) from None
-        self.state_file = self.folder / "last_epoch.npz"
+        self.state_file = self.folder / "last_epoch.npz"  # and what is kept
         if self.state_file.exists():
             self._restore()
         self._watch_stop_button()
@@ -146,7 +143,8 @@ class ResumeTraining(keras.callbacks.CallbackList):
                 f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
                 "saved before is whole. Lower LEARNING_RATE (step 4), then run again from there."
             )
-        logs["learning_rate"] = number(self.model.optimizer.learning_rate)
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(rate)
         logs["seconds"] = round(time.monotonic() - self.began, 1)
         row = {"epoch": epoch + 1, **logs}
         super().on_epoch_end(epoch, logs)
@@ -169,21 +167,13 @@ class ResumeTraining(keras.callbacks.CallbackList):
 
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None  # a later `fit` begins with its first epoch
-        self._leave()
         super().on_train_end(logs)
-        if self.model is not self.network:
-            self.network.set_weights(self.model.get_weights())
+        self._leave()
         self.model.history.history = pd.DataFrame(self.log).to_dict("list")
         self.model.history.epoch = list(range(len(self.log)))
 
-    # The folder of a training: one file to go on from, written aside and renamed, one with the
-    # weights to keep, which it names, and the log for people and spreadsheets.
-
     def save(self):
         """Save the epoch that has ended; a subclass may do so elsewhere, or not at all."""
-        kept_file = self.folder / f"kept_epoch_{self.kept_epoch:03}.npz"
-        if self.kept_epoch == len(self.log) or not kept_file.exists():
-            write_aside(kept_file, lambda file: np.savez(file, *self.kept))
         state = {
             "log": self.log,
             "kept_epoch": self.kept_epoch,
@@ -191,34 +181,26 @@ class ResumeTraining(keras.callbacks.CallbackList):
             "is_finished": bool(self.model.stop_training),
             "counted": [counted_by(callback) for callback in self.callbacks],
         }
-        arrays = [
-            *copies(self.model.weights),
-            *copies(self.optimizer.variables),
-            *map(keras.ops.convert_to_numpy, self.averages),
-            *copies(self.scale),
-        ]
+        averages = map(keras.ops.convert_to_numpy, self.averages)
+        arrays = [*copies(self.variables), *averages, *self.kept]
         write_aside(self.state_file, lambda file: np.savez(file, *arrays, state=json.dumps(state)))
         table = pd.DataFrame(self.log).to_csv(index=False)
         write_aside(self.folder / "training_log.csv", lambda file: file.write(table.encode()))
-        for old in set(self.folder.glob("kept_epoch_*.npz")) - {kept_file}:
-            old.unlink()
 
     def _restore(self):
-        variables = [*self.model.weights, *self.optimizer.variables]
         try:
-            state, arrays = read_arrays(self.state_file)
-            _, self.kept = read_arrays(self.folder / f"kept_epoch_{state['kept_epoch']:03}.npz")
-            assign(variables, arrays[: len(variables)])
+            with np.load(self.state_file, allow_pickle=False) as file:
+                state = json.loads(str(file["state"]))
+                arrays = iter([file[f"arr_{n}"] for n in range(len(file.files) - 1)])
+            assign(self.variables, islice(arrays, len(self.variables)))
         except Exception as problem:  # zip files break in many ways
             raise OSError(
                 f"The training in {self.folder} cannot be read ({problem}). Nothing was changed: "
                 "move that folder elsewhere to train anew."
             ) from None
-        arrays = arrays[len(variables) :]
-        count = len(self.model.trainable_variables)
-        self.averages = [keras.ops.convert_to_tensor(array) for array in arrays[:count]]
-        if len(arrays) - count == len(self.scale):  # else trained in another precision so far
-            assign(self.scale, arrays[count:])
+        averages = islice(arrays, len(self.model.trainable_variables))
+        self.averages = [keras.ops.convert_to_tensor(average) for average in averages]
+        self.kept = list(arrays)
         self.log, self.kept_epoch = state["log"], state["kept_epoch"]
         self.averaged = state["averaged"]
         for callback, values in zip(self.callbacks, state["counted"], strict=True):
@@ -248,23 +230,18 @@ class ResumeTraining(keras.callbacks.CallbackList):
     def _say_how_long(self, batch):
         """Say, after the first batches, how long the training takes."""
         train, *others = self.generators
-        last = min(24, len(train) - 1)
-        first = min(4, last)  # those before also compile
+        first, last = (min(number, len(train) - 1) for number in (4, 24))  # others compile first
         if batch == first:
             self.timed_from = time.monotonic()
-        elif batch == last and self.timed_from is not None:
+        elif batch == last:
             self.has_said_how_long = True
             each = (time.monotonic() - self.timed_from) / (last - first)
-            areas = [height * width for height, width in train.sizes][: self.epochs]
-            areas += areas[-1:] * (self.epochs - len(areas))
-            areas = areas[len(self.log) :]  # of the epochs to come
             # An epoch takes as long as its pixels are many; a look without learning, a third.
+            areas = [math.prod(train.size_in(epoch)) for epoch in range(len(self.log), self.epochs)]
             looks = sum(generator.n for generator in others) / train.n * max(areas) / 3
             total = each * len(train) * sum(area + looks for area in areas) / areas[0]
             text = f"{in_words(total)} here, {in_words(total / len(areas))} an epoch"
             print(f"\r{f'Training takes about {text}.':110}")
-
-    # Averaged weights.
 
     def _average(self):
         weights = [keras.ops.convert_to_tensor(v) for v in self.model.trainable_variables]
@@ -283,46 +260,39 @@ class ResumeTraining(keras.callbacks.CallbackList):
             assign(self.model.trainable_variables, map(keras.ops.copy, self.averages))
             normalize_anew(self.model, self.generators[0].pixels)
 
-    # The stop button.
-
     def _watch_stop_button(self):
-        """Note in Jupyter that the stop button was pressed, until the cell has ended, however."""
+        """Let Jupyter's stop button end an epoch's work, until the cell has ended, however."""
         shell = get_ipython()
         if shell is not None and threading.current_thread() is threading.main_thread():
             self.handler_before = signal.signal(signal.SIGINT, self._on_press)
-            shell.events.register("post_run_cell", self._on_cell_end)
+            shell.events.register("post_run_cell", self._leave)
 
     def _on_press(self, signal_number, frame):
         self.is_stopped = True
         signal.signal(signal.SIGINT, self.handler_before)  # a second press stops at once
 
-    def _on_cell_end(self, result):
-        get_ipython().events.unregister("post_run_cell", self._on_cell_end)
-        self._leave()
-
     def _end_if_stopped(self):
-        if not self.is_stopped:
-            return
-        self._leave()
-        where = f"\nTraining was stopped in epoch {min(len(self.log) + 1, self.epochs)}."
-        if not self.log:
-            raise TrainingStopped(f"{where} No epoch was finished, so the network is as before.")
-        raise TrainingStopped(
-            f"{where} The network is as after epoch {self.kept_epoch}, the one to keep so far. Run "
-            "this cell again to go on."
-        )
+        if self.is_stopped:
+            self._leave()
+            state = "as before; no epoch was finished"
+            if self.log:
+                state = f"as after epoch {self.kept_epoch}, the one to keep so far"
+            raise TrainingStopped(
+                f"\nTraining was stopped in epoch {min(len(self.log) + 1, self.epochs)}. The "
+                f"network is {state}. Run this cell again to go on."
+            )
 
-    def _leave(self):
+    def _leave(self, cell=None):
         """Give back what training has changed; leave the weights to keep, if an epoch has ended."""
-        if self.has_left:
-            return
-        self.has_left = True
         if self.handler_before is not None:
             signal.signal(signal.SIGINT, self.handler_before)
-        assign(self.model.optimizer.variables, self.optimizer_before)  # and with it the rate
+            get_ipython().events.unregister("post_run_cell", self._leave)
+            self.handler_before = None
+        assign(self.variables, self.before)  # with them the learning rate
         for generator in self.generators:
             generator.epoch = 0  # where sizes grow, Keras has to meet a small one first
-        assign(self.model.weights, self.weights_before if self.kept is None else self.kept)
+        if self.kept is not None:
+            assign(self.model.weights, self.kept)
         if self.model is not self.network:
             self.network.set_weights(self.model.get_weights())
 
@@ -340,9 +310,8 @@ def counted_by(callback):
     return {
         name: value
         for name, value in vars(callback).items()
-        if name not in settings
-        and not name.startswith("_")
-        and isinstance(value, (int, float, str, type(None)))
+        if name not in settings and name[0] != "_"
+        if isinstance(value, (int, float, str, type(None)))
     }
 
 
@@ -359,7 +328,8 @@ def normalize_anew(model, pixels, batch_size=64):
     if not norms:
         return
     dropouts = [layer for layer in found if isinstance(layer, keras.layers.Dropout)]
-    before = [layer.momentum for layer in norms], [layer.rate for layer in dropouts]
+    before = [(layer, "momentum", layer.momentum) for layer in norms]
+    before += [(layer, "rate", layer.rate) for layer in dropouts]
     photos = max(1, min(PHOTOS_TO_NORMALIZE, len(pixels) // 4))
     pixels = pixels[:: len(pixels) // photos][:photos]
     try:
@@ -370,10 +340,8 @@ def normalize_anew(model, pixels, batch_size=64):
                 layer.momentum = place / (place + 1)  # so that all batches count the same
             model(pixels[start : start + batch_size], training=True)
     finally:
-        for layer, momentum in zip(norms, before[0], strict=True):
-            layer.momentum = momentum
-        for layer, rate in zip(dropouts, before[1], strict=True):
-            layer.rate = rate
+        for layer, name, value in before:
+            setattr(layer, name, value)
 
 
 def all_layers(model):
@@ -394,13 +362,6 @@ def write_aside(path, write):
     os.replace(aside, path)
 
 
-def read_arrays(path):
-    """Return the state (or None) and the list of arrays in a file of NumPy's."""
-    with np.load(path, allow_pickle=False) as file:
-        state = json.loads(str(file["state"])) if "state" in file else None
-        return state, [file[f"arr_{n}"] for n in range(len(file.files) - (state is not None))]
-
-
 def copies(variables):
     """Return NumPy copies of Keras variables."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
@@ -410,11 +371,6 @@ def assign(variables, values):
     """Set Keras variables to values, one each."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def number(variable):
-    """Return the value of a Keras variable as a float."""
-    return float(keras.ops.convert_to_numpy(variable))
 
 
 def in_words(seconds):

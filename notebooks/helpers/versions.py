@@ -7,10 +7,8 @@ import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = {  # as they are imported, and as they are installed
-    **{name: name for name in ["keras", "tensorflow", "pandas", "numpy", "matplotlib"]},
-    **{"PIL": "pillow", "sklearn": "scikit-learn"},
-}
+PACKAGES = {name: name for name in ["keras", "tensorflow", "pandas", "numpy", "matplotlib"]}
+PACKAGES |= {"PIL": "pillow", "sklearn": "scikit-learn"}  # as imported, and as installed
 
 
 def changed_packages():
@@ -18,8 +16,8 @@ def changed_packages():
     for name, package in PACKAGES.items():
         loaded = getattr(sys.modules.get(name), "__version__", None)
         with suppress(PackageNotFoundError):  # it may have another name, as tensorflow-cpu
-            if loaded not in (None, installed := version(package)):
-                yield f"{package} {loaded} (installed is {installed})"
+            if loaded not in (None, version(package)):
+                yield f"{package} {loaded} (installed is {version(package)})"
 
 
 def start_quietly(name):

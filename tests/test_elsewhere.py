@@ -87,4 +87,4 @@ def test_kaggle(tmp_path, steps):
     finally:
         subprocess.run(["umount", inputs], check=True)
     assert (working / "outputs" / "model").exists()
-    assert len(list((tmp_path / "tmp" / "dogs-vs-cats" / "data").iterdir())) == 1
+    assert len(list((tmp_path / "kaggle" / "temp" / "dogs-vs-cats" / "data").iterdir())) == 1

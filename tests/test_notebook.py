@@ -26,6 +26,7 @@ from run_notebook import (
 REAL_PHOTOS = ROOT.parent / "shared" / "photos" / "original-size-sample.zip"
 LAST_STEP = 41
 
+INSTALLATION = {"%pip install --quiet --requirement ../requirements.txt\n": ""}
 # Executed behind the last cell: what the notebook computed, as the kernel sees it.
 FACTS = """
 import json
@@ -70,13 +71,14 @@ print("FACTS " + json.dumps(facts))
 def run(project, edits=None, last=None, environment=None, **parameters):
     """Execute a copy of the notebook in a copy of the project; return facts and what it printed.
 
-    `edits` are pieces of source and what takes their place; `last` is the id of the last cell.
+    `edits` are pieces of source and what takes their place, by default the installation and
+    nothing; `last` is the id of the last cell.
     """
-    notebook = read()
+    notebook, edits = read(), INSTALLATION if edits is None else edits
     if last:
         ids = [cell.id for cell in notebook.cells]
         notebook.cells = notebook.cells[: ids.index(last) + 1]
-    for old, new in (edits or {}).items():
+    for old, new in edits.items():
         cells = [cell for cell in code_cells(notebook) if old in cell.source]
         assert cells, old
         for cell in cells:
@@ -131,7 +133,8 @@ def check(facts):
 def on_drawings(tmp_path_factory):
     """One execution on the practice set, with one epoch of each training."""
     project = copy_project(tmp_path_factory.mktemp("a folder with spaces") / "project")
-    return project, *run(project, environment={"DOGS_VS_CATS_SOURCE": "practice"}, EPOCHS=1)
+    practice = {"DOGS_VS_CATS_SOURCE": "practice"}
+    return project, *run(project, edits={}, environment=practice, EPOCHS=1)
 
 
 def test_the_whole_notebook_on_drawings(on_drawings):
@@ -187,7 +190,7 @@ def test_run_again_it_loads_the_training_and_a_larger_epochs_continues_it(small_
     assert again["val_accuracy"] == more["val_accuracy"] and again["kept"] == more["kept"]
 
 
-WITHOUT_OURS = {  # pieces of step 24, and what takes their place
+WITHOUT_OURS = INSTALLATION | {  # and pieces of step 24
     "from helpers.speed import faster\n": "",
     "from helpers.training import ResumeTraining\n": "",
     "fast = faster(model)\n": "fast = model\n",
@@ -204,7 +207,7 @@ def test_without_the_two_lines_of_ours_it_still_trains(small_project):
     check(facts | {"model_megabytes": 0, "kept": max(facts["val_accuracy"])})
 
 
-ANOTHER_ACTIVATION = {
+ANOTHER_ACTIVATION = INSTALLATION | {
     "Conv2D(filters, 3)": 'Conv2D(filters, 3, activation="elu")',
     "    model.add(layers.ReLU())\n": "",
 }
@@ -217,7 +220,7 @@ ANOTHER_ACTIVATION = {
 def test_real_photos_of_original_size_and_a_network_that_a_reader_changed(tmp_path):
     project = copy_project(tmp_path / "프로젝트")
     shutil.unpack_archive(REAL_PHOTOS, project / "data")
-    facts, printed = run(project, ANOTHER_ACTIVATION, EPOCHS=1)
+    facts, printed = run(project, ANOTHER_ACTIVATION, "step-38-reliability", EPOCHS=1)
     check(facts)
     assert facts["photos"] == 300 and len(facts["test_files"]) == 100
     assert "DRAWINGS" not in printed

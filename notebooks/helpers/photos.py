@@ -237,7 +237,7 @@ def report(photos):
     answers = f"; their answers are in {photos.answers_file}" if photos.answers_file else ""
     print(f"{total:,} labeled photos ({cats:,} cats, {total - cats:,} dogs) in {root / 'train'}")
     print(f"{len(photos.test_files):,} test photos in {photos.test_folder}{answers}")
-    print(f"Source: {source}{left_out or '; every file can be decoded'}")
+    print(f"Source: {source}{left_out or '; every file can be opened'}")
     for kind in NAMES:
         with suppress(OSError, *archives.ZIP_ERRORS):
             inside = archives.photos_in(root / f"{kind}.zip")

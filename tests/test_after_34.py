@@ -25,6 +25,7 @@ from helpers.generator import PhotoGenerator
 from helpers.heatmap import heat_map, warm
 from helpers.scores import compare, plot_reliability
 from keras import layers
+from packaging.version import Version
 from PIL import Image
 from run_notebook import code_cells, read
 from scipy.stats import binom
@@ -270,6 +271,9 @@ def test_without_a_way_to_the_server_one_sentence_is_said_in_time(names, monkeyp
 
 def test_the_exported_network_says_the_same(names, capsys):
     run(names, "step-41-export")
+    if Version(keras.__version__) < Version("3.13"):
+        assert "Exporting takes TensorFlow and Keras 3.13 or later" in capsys.readouterr().out
+        return
     exported = names["phone_file"]
     assert exported.name == "dogs and 고양이.tflite" and exported.stat().st_size > 10_000
     assert np.ptp(names["prediction"]) > 0.01, "answers all alike would prove nothing"

@@ -14,12 +14,14 @@ from small_photos import kaggle, write
 LOAD = """
 from importlib.metadata import distributions
 from pathlib import Path
+from sysconfig import get_path
 
 import numpy
 import pandas
 
 def versions():
-    return sorted((package.name, package.version) for package in distributions())
+    installed = distributions(path=[get_path("purelib")])
+    return sorted((package.name, package.version) for package in installed)
 
 before = versions()
 """

@@ -5,8 +5,12 @@ Needs Chromium (Debian's package `chromium`, or Chrome). Screenshots stay in tes
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 from run_notebook import NOTEBOOK, ROOT, code_cells, copy_project, read
@@ -66,6 +70,11 @@ def test_shift_enter_runs_the_first_steps_in_notebook_7(page, tmp_path, monkeypa
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         address = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stderr)))
+        host = urlsplit(address.group())
+        for _ in range(60):  # under load, it says its address before it answers there
+            with suppress(OSError), socket.create_connection((host.hostname, host.port), 1):
+                break
+            time.sleep(0.5)
         page.goto(f"{address.group()}notebooks/{NOTEBOOK.name}")
         page.locator("h1", has_text="Dogs vs. cats, step by step").wait_for()
         page.locator('[data-status="idle"]').first.wait_for()  # without a kernel, nothing runs

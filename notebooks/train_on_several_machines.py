@@ -96,6 +96,5 @@ if __name__ == "__main__":
     if options.processes > 1:
         keras.distribution.initialize(options.address, options.processes, options.process)
     print(f"Process {jax.process_index()} of {jax.process_count()}; devices: {jax.devices()}")
-    keras.utils.set_random_seed(42)
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     train(options)

@@ -3,9 +3,9 @@
     python tests/benchmark.py FOLDER --photos 2000 --rounds 2
 
 FOLDER holds `train` and `test1`, or an archive of them. Network, twin, generator and settings come
-out of the notebook's own cells; beside them stands a minimal working form of the 2019 pipeline.
-They take turns, an epoch each in every round, as a computer's speed drifts. Close everything else.
-Figures are in `benchmark.md`.
+out of the notebook's own cells; beside them, in a process of its own, works a minimal form of the
+2019 pipeline. They take turns, an epoch each in every round, as a computer's speed drifts. Close
+everything else. Figures are in `benchmark.md`.
 """
 
 import argparse
@@ -15,8 +15,9 @@ import os
 import platform
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -24,6 +25,12 @@ from run_notebook import ROOT, code_cells, read
 
 sys.path.insert(0, str(ROOT / "notebooks"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from helpers.versions import compute_quickly
+
+if __name__ == "__mp_main__":  # the process of 2019, which had no such settings
+    del os.environ["TF_CPU_ALLOCATOR_USE_BFC"], os.environ["TF_ENABLE_ONEDNN_OPTS"]
+else:
+    compute_quickly()  # as step 1 does
 import keras
 import numpy as np
 from helpers.photos import get_photos
@@ -112,28 +119,32 @@ def print_rates(title, rates):
         print(f"| {name} | {figures} | {np.mean(each) / first:.2f} |", flush=True)
 
 
-def compare_generators(old, new, rounds):
-    """Print how many photos a second the generators prepare."""
-    ways = {"2019": (old, 1), "notebook, one thread": (new, 1), "notebook, two threads": (new, 2)}
-    rates = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            rates[name].append(prepare(*way))
-    print_rates("generator alone, with augmentation", rates)
+def time_2019(table, folder):
+    """Return how many photos the 2019 version prepares a second, and on how many it trains."""
+    generator = old_generator(table, folder)
+    return prepare(generator), train(old_network(), generator)
 
 
-def compare_training(model, old, new, rounds):
-    """Print how many photos a second the network of 2019 trains on, and step 9's as its twins."""
-    networks = {"2019, float32": (old_network(), old), "step 9 as it is": (model, new)}
+def compare(model, table, folder, new, rounds):
+    """Print how fast step 9's network and its twins and the generator are beside those of 2019."""
+    prepared = {"2019": [], "notebook, one thread": [], "notebook, two threads": []}
+    networks = {"step 9 as it is": model}
     for bits in dict.fromkeys(["float32", choose_precision()]):
-        networks[f"step 24, {bits}"] = (faster(model, bits), new)
-    rates = {name: [] for name in networks}
-    for _ in range(rounds):
-        for name, (network, generator) in networks.items():
-            with tempfile.TemporaryDirectory() as folder:
-                own = [ResumeTraining(model, [new], folder=folder)] if "24" in name else []
-                rates[name].append(train(network, generator, own))
-    print_rates(f"training, epochs of {new.n:,} photos", rates)
+        networks[f"step 24, {bits}"] = faster(model, bits)
+    trained = {name: [] for name in ["2019, float32", *networks]}
+    with ProcessPoolExecutor(1, get_context("spawn")) as own_process:
+        for _ in range(rounds):
+            old_prepared, old_trained = own_process.submit(time_2019, table, folder).result()
+            prepared["2019"].append(old_prepared)
+            trained["2019, float32"].append(old_trained)
+            prepared["notebook, one thread"].append(prepare(new))
+            prepared["notebook, two threads"].append(prepare(new, threads=2))
+            for name, network in networks.items():
+                with tempfile.TemporaryDirectory() as aside:
+                    own = [ResumeTraining(model, [new], folder=aside)] if "24" in name else []
+                    trained[name].append(train(network, new, own))
+    print_rates("generator alone, with augmentation", prepared)
+    print_rates(f"training, epochs of {new.n:,} photos", trained)
 
 
 def main():
@@ -151,9 +162,7 @@ def main():
     names = run_cells({"photos": photos}, "step-03-imports", "step-16-split")
     names["train_df"] = table = names["train_df"].head(options.photos)
     new = run_cells(names, "step-20-augmentation", "step-20-generator")["train_generator"]
-    old = old_generator(table, photos.train_folder)
-    compare_generators(old, new, options.rounds)
-    compare_training(names["model"], old, new, options.rounds)
+    compare(names["model"], table, photos.train_folder, new, options.rounds)
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def test_the_plan_reaches_from_small_to_full_size_whatever_the_number_of_epochs(
     names["EPOCHS"] = epochs
     run(names, "step-39-recipe")
     sizes, rates = names["sizes"], [float(names["rate"](step)) for step in range(names["steps"])]
-    assert len(sizes) == names["epochs"] >= 1 and sizes[-1] == (SIDE, SIDE)
+    assert len(sizes) == epochs and sizes[-1] == (SIDE, SIDE)
     assert min(rates) >= 0 and 0 < max(rates) <= 0.1 and (epochs < 15 or rates[-1] < max(rates) / 8)
 
 

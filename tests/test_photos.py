@@ -116,13 +116,6 @@ def test_the_second_run_takes_little_time(tmp_path):
     assert time.process_time() - began < 3 * 4000 / 37500
 
 
-def test_too_few_in_train_of_what_is_in_the_archive_is_said(tmp_path, capsys):
-    write(tmp_path, labeled(4) | unlabeled() | HALVES)
-    get_photos(tmp_path)
-    output = capsys.readouterr().out
-    assert "8 of 12 photos in train.zip" in output and "test1.zip" not in output
-
-
 BARE = {  # without folders in them
     "train (1).zip": zipped({Path(name).name: data for name, data in labeled().items()}),
     "test1.zip": zipped({Path(name).name: data for name, data in unlabeled().items()}),

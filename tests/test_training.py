@@ -351,6 +351,13 @@ def test_epochs_may_be_raised_and_lowered_and_all_callbacks_count_on(photos, tmp
     assert len(history["loss"]) == 1, "a usual training afterwards begins with its first epoch"
 
 
+def test_the_network_is_the_same_however_seldom_it_is_validated(photos, tmp_path):
+    seldom, often = network(), network()
+    train(photos, tmp_path / "seldom", 4, seldom, callbacks=[], validation_freq=3)
+    train(photos, tmp_path / "often", 4, often, callbacks=[])
+    assert_same(seldom.get_weights(), often.get_weights())
+
+
 def test_a_schedule_of_the_rate_goes_on_where_it_was(photos, tmp_path):
     logs = []
     for runs in ([3], [1, 3]):

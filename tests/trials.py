@@ -63,18 +63,18 @@ def main():
     run_cells(names, "step-20-augmentation", "step-20-generator", options.replace)
     run_cells(names, "step-21-validation", "step-21-validation")
     model, callbacks, train = names["model"], names["callbacks"], names["train_generator"]
-    epochs = options.epochs
+    every = 1  # epochs, a look at the validation photos
     if options.step == "39":
         run_cells(
             names, "step-39-network", "step-39-fit", options.replace, until="residual_history ="
         )
         model, callbacks, train = names["residual"], [], names["residual_generator"]
-        epochs = names["epochs"]
+        every = 5
     validation = names["validation_generator"]
     with tempfile.TemporaryDirectory() as folder:
         resuming = ResumeTraining(model, [train, validation], callbacks, folder)
-        given = {"validation_data": validation, "epochs": epochs, "callbacks": [resuming]}
-        faster(model).fit(train, **given, shuffle=False, verbose=0)
+        given = {"validation_data": validation, "validation_freq": every, "callbacks": [resuming]}
+        faster(model).fit(train, epochs=options.epochs, **given, shuffle=False, verbose=0)
 
     table = pd.DataFrame({"filename": others, "label": [name[:3].lower() for name in others]})
     scored = names["PhotoGenerator"](table, photos.train_folder, y_col="label", batch_size=128)

@@ -39,8 +39,6 @@ def draw(label, rng):
     sheet = Image.new("RGBA", (480, 480))
     on, (coat, mark) = ImageDraw.Draw(sheet), rng.choice(COATS, 2)
     oval(on, 0, 2, rng.uniform(0.8, 1.3), 1.5, coat)  # the body
-    for x, y in rng.uniform((-0.6, 1.1), (0.6, 2.4), (rng.integers(5), 2)):
-        oval(on, x, y, *rng.uniform(0.1, 0.3, 2), mark)
     for side in (-1, 1):  # the legs
         oval(on, side * 0.4, 2.6, 0.27, 0.95, coat)
     draw_head = draw_cat if label == "cat" else draw_dog
@@ -88,10 +86,7 @@ def draw_dog(on, rng, coat, mark, eye):
         oval(on, side * 0.9, hang, 0.3, 0.75, mark)
         oval(on, side * 0.36, -0.25, 0.17, 0.18, eye)
         oval(on, side * 0.36, -0.25, 0.11, 0.12, DARK)
-    if rng.random() < 0.4:
-        oval(on, 0, 1, 0.15, 0.25, PINK)
     oval(on, 0, 0.55, 0.5, 0.48, mark)
-    on.line(at(0, 0.4, 0, 0.75), DARK, 3)
     oval(on, 0, 0.3, 0.27, 0.19, DARK)
 
 

@@ -20,9 +20,8 @@ def export_for_phones(model_file, phone_file, photos):
         phone_file: the file to write, its name ending in ".tflite"; replaced when it is there.
         photos: shape (photos, height, width, 3), from 0 to 255.
 
-    Returns:
-        Its answers, asked photo by photo, float32, shape (photos, classes); or None, after a
-        sentence that says why, where that does not work.
+    Returns its answers, asked photo by photo, float32, shape (photos, classes); or None, after a
+    sentence that says why, where that does not work.
     """
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder, "photos.npy")

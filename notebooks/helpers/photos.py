@@ -238,12 +238,6 @@ def report(photos):
     print(f"{total:,} labeled photos ({cats:,} cats, {total - cats:,} dogs) in {root / 'train'}")
     print(f"{len(photos.test_files):,} test photos in {photos.test_folder}{answers}")
     print(f"Source: {source}{left_out or '; every file can be opened'}")
-    for kind in NAMES:
-        with suppress(OSError, *archives.ZIP_ERRORS):
-            inside = archives.photos_in(root / f"{kind}.zip")
-            count = sum(place.parent.name == kind for place, *_ in inside)
-            if count > (there := len(os.listdir(root / kind))):
-                print(f"WARNING: {root / kind} holds {there:,} of {count:,} photos in {kind}.zip.")
     if photos.are_drawings:
         print(
             "\nTHESE ARE DRAWINGS, NOT PHOTOS. Every cell runs, but no figure says anything about\n"

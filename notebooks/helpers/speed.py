@@ -14,9 +14,8 @@ def faster(model, precision="auto"):
     Its layers are exchanged one by one, its wiring is not. It computes with 16 bits where this
     computer is faster so (or as `precision` says, such as "float32"), normalizes in one operation
     instead of a dozen, and draws dropout on large feature maps once for a whole batch. To train it
-    without `ResumeTraining`, copy the weights: `model.set_weights(twin.get_weights())`.
-
-    Returns a compiled `keras.Model`; or `model` itself, with a sentence, where it cannot be copied.
+    without `ResumeTraining`, copy the weights: `model.set_weights(twin.get_weights())`. Where Keras
+    cannot copy a network, `model` itself is returned, with a sentence.
     """
     precision = choose_precision() if precision == "auto" else precision
     last = model.layers[-1] if model.layers else None

@@ -136,15 +136,14 @@ class ResumeTraining(keras.callbacks.CallbackList):
         self._end_if_stopped()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._use_averages()  # without validation, they are not in place yet
+        self._use_averages(normalize=self.keeper is not None or epoch + 1 == self.epochs)
         if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
             self._leave()
             raise ArithmeticError(
                 f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
                 "saved before is whole. Lower LEARNING_RATE (step 4), then run again from there."
             )
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        logs["learning_rate"] = float(rate)
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         logs["seconds"] = round(time.monotonic() - self.began, 1)
         row = {"epoch": epoch + 1, **logs}
         super().on_epoch_end(epoch, logs)
@@ -184,8 +183,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         averages = map(keras.ops.convert_to_numpy, self.averages)
         arrays = [*copies(self.variables), *averages, *self.kept]
         write_aside(self.state_file, lambda file: np.savez(file, *arrays, state=json.dumps(state)))
-        table = pd.DataFrame(self.log).to_csv(index=False)
-        write_aside(self.folder / "training_log.csv", lambda file: file.write(table.encode()))
+        pd.DataFrame(self.log).to_csv(self.folder / "training_log.csv", index=False)
 
     def _restore(self):
         try:
@@ -250,15 +248,16 @@ class ResumeTraining(keras.callbacks.CallbackList):
         averages = self.averages or weights
         self.averages = [a + (w - a) * share for a, w in zip(averages, weights, strict=True)]
 
-    def _use_averages(self):
-        """Put the averages in place, until the epoch ends."""
+    def _use_averages(self, normalize=True):
+        """Put the averages in place until the epoch ends, unless validation has done so."""
         if self.raw is None:
             if self.averages is None:  # with steps_per_execution
                 self._average()
             self.raw = copies(self.model.weights)
             # Copies, since JAX takes the memory of weights that are in place for what comes next.
             assign(self.model.trainable_variables, map(keras.ops.copy, self.averages))
-            normalize_anew(self.model, self.generators[0].pixels)
+            if normalize:
+                normalize_anew(self.model, self.generators[0].pixels)
 
     def _watch_stop_button(self):
         """Let Jupyter's stop button end an epoch's work, until the cell has ended, however."""
@@ -325,8 +324,6 @@ def normalize_anew(model, pixels, batch_size=64):
     """
     found = list(all_layers(model))
     norms = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
-    if not norms:
-        return
     dropouts = [layer for layer in found if isinstance(layer, keras.layers.Dropout)]
     before = [(layer, "momentum", layer.momentum) for layer in norms]
     before += [(layer, "rate", layer.rate) for layer in dropouts]

@@ -1,5 +1,6 @@
 """Step 1: start TensorFlow without its chatter, and print the versions at work (a script)."""
 
+import ctypes
 import importlib
 import logging
 import os
@@ -33,11 +34,27 @@ def start_quietly(name):
         os.close(kept)
 
 
-if changed := ", ".join(changed_packages()):
-    print(f"RESTART THE KERNEL NOW (menu Kernel), then run from step 0 on: it holds {changed}, and")
-    print("a mixture of old and new packages would fail later.")
-else:
-    keras = start_quietly("keras")
-    backend = start_quietly(keras.backend.backend())
-    logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
-    print(f"Keras {keras.__version__} on {backend.__name__} {backend.__version__}")
+def compute_quickly():
+    """Make TensorFlow up to three times as fast on a processor; call this before it is imported.
+
+    A batch gets the memory of the one before, from an allocator of TensorFlow's and the C library
+    of Linux (see mallopt(3)). oneDNN computes the convolutions, not on the newest processors only.
+    """
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from what is there
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+if __name__ == "__main__":
+    if changed := ", ".join(changed_packages()):
+        print("RESTART THE KERNEL NOW (menu Kernel), then run from step 0 on: it holds")
+        print(f"{changed}, and a mixture of old and new packages would fail later.")
+    else:
+        compute_quickly()
+        keras = start_quietly("keras")
+        backend = start_quietly(keras.backend.backend())
+        logging.getLogger("tensorflow").setLevel("ERROR")  # not: "retracing is expensive"
+        print(f"Keras {keras.__version__} on {backend.__name__} {backend.__version__}")

@@ -40,7 +40,8 @@ class ResumeTraining(keras.callbacks.CallbackList):
     What is validated and kept are running averages of the weights (Izmailov et al., "Averaging
     weights leads to wider optima and better generalization", 2018, section 3.2). When all other
     callbacks are done, or Jupyter's stop button was pressed, `model` gets those of the epoch that
-    `EarlyStopping` found best, or of the last one.
+    `EarlyStopping` found best, or of the last one. Averages of the normalization are taken anew
+    before each validation and after the last epoch; elsewhere, without `EarlyStopping`, they stay.
 
     Args:
         model: the compiled network that gets the trained weights; `fit` may train its twin.

@@ -90,7 +90,7 @@ class PhotoGenerator(keras.utils.PyDataset):
         for name in old_arguments:
             advice = REPLACED.get(name, "see 'Porting an old notebook' in notebooks/README.md")
             raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice}.")
-        super().__init__()
+        super().__init__(workers=2)  # with one, TensorFlow may wait long between epochs
         for column in [x_col] if y_col is None else [x_col, y_col]:
             if column not in list(dataframe):
                 raise ValueError(f"The table has no column {column!r}; it has {[*dataframe]}.")

@@ -45,7 +45,7 @@ def compute_quickly():
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from what is there
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        libc.mallopt(-2, 2**31 - 1)  # M_TOP_PAD: what is free at the end is kept
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def pack(train_zip, folder):
         for kind in ["cat", "dog"]:
             of_kind = [name for name in names if Path(name).name.startswith(kind)]
             for place, name in enumerate(chance.sample(of_kind, TRAIN + VALIDATION)):
-                part, number = ("train", place) if place < TRAIN else ("validation", 1000 + place)
-                packed = f"cats_and_dogs_filtered/{part}/{kind}s/{kind}.{number}.jpg"
+                half, number = ("train", place) if place < TRAIN else ("validation", 1000 + place)
+                packed = f"cats_and_dogs_filtered/{half}/{kind}s/{kind}.{number}.jpg"
                 target.writestr(packed, source.read(name))
     return archive
 

@@ -18,7 +18,7 @@ SCRIPT = [ROOT / "notebooks/train_on_several_machines.py", "network.keras", "--e
 # Cells of the notebook, up to the network and from there on, and smaller settings.
 NETWORK = "00-photos 03-imports 04-size 04-settings 05-table 09-network 09-compile"
 TRAINING = "11-callbacks 12-stopping 13-reduction 14-list 15-labels 16-split 20-augmentation"
-TRAINING += " 20-generator 21-validation 24-fast 24-fit"
+TRAINING += " 20-generator 21-validation 24-fit"
 # With a rate of 0.001, what is rounded otherwise would grow to 0.1.
 SETTINGS = """
 IMAGE_WIDTH, IMAGE_HEIGHT, IMAGE_SIZE, LEARNING_RATE, EPOCHS = 32, 32, (32, 32), 0.0001, 6
@@ -40,7 +40,7 @@ def log_in(outputs):
 
 
 @pytest.fixture(scope="module")
-def alone(photos, tmp_path_factory):
+def in_one_process(photos, tmp_path_factory):
     """Return a folder, a function that starts Python, and what a training in one process led to."""
     folder, started = tmp_path_factory.mktemp("machines"), []
     shutil.copytree(photos[1], folder / "photos/train")
@@ -56,16 +56,16 @@ def alone(photos, tmp_path_factory):
 
     save = 'model.save("network.keras")'
     assert start("-c", f"{script(NETWORK, SETTINGS)}\n{save}").wait(600) == 0
-    assert start(*SCRIPT, f"--folder={folder / 'alone'}").wait(600) == 0
-    yield folder, start, *log_in(folder / "alone")
+    assert start(*SCRIPT, f"--folder={folder / 'one'}").wait(600) == 0
+    yield folder, start, *log_in(folder / "one")
     for process in started:
         process.kill()
         process.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: JAX's processes meet on Linux")
-def test_two_processes_come_to_what_one_comes_to_also_when_killed(alone):
-    folder, start, _, expected = alone
+def test_two_processes_come_to_what_one_comes_to_also_when_killed(in_one_process):
+    folder, start, _, expected = in_one_process
     mine, other = folder / "mine", folder / "other"
 
     def start_two():
@@ -93,8 +93,8 @@ def test_two_processes_come_to_what_one_comes_to_also_when_killed(alone):
     assert (mine / name / "dogs_vs_cats.keras").is_file()
 
 
-def test_several_gpus_need_one_line_in_the_notebook(alone):
-    folder, start, expected_name, expected = alone
+def test_several_gpus_need_one_line_in_the_notebook(in_one_process):
+    folder, start, expected_name, expected = in_one_process
     two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     whole = script(f"{NETWORK} {TRAINING}", SETTINGS + GPUS)
     assert start("-c", whole, **two_devices).wait(600) == 0

@@ -205,6 +205,14 @@ CASES = {  # what lies there, and words of the sentence
 }
 
 
+def test_photos_that_were_not_unpacked_are_told(tmp_path, capsys):
+    write(tmp_path, READY | {"train.zip": zipped(labeled(20))})
+    assert len(get_photos(tmp_path).train_files) == 12
+    assert (
+        f"28 of 40 photos in {tmp_path / 'train.zip'} were not unpacked." in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_ends_in_one_sentence_and_nothing_is_lost(case, tmp_path):
     there, words = CASES[case]
@@ -468,8 +476,8 @@ def test_photos_come_upright_and_without_jagged_edges(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its side
     for form in ("PNG", "JPEG"):  # the latter is decoded at a fraction of its size
-        lying = Image.fromarray(pixels).rotate(90, expand=True)
-        (tmp_path / "1.jpg").write_bytes(saved(lying, form, exif=exif))
+        turned = Image.fromarray(pixels).rotate(90, expand=True)
+        (tmp_path / "1.jpg").write_bytes(saved(turned, form, exif=exif))
         loaded = np.asarray(load_photo(tmp_path / "1.jpg", (40, 60))).astype(int)
         assert loaded[:25, :, 0].min() > 235 and loaded[35:, :, 0].max() < 15
         assert np.abs(loaded[:, :, 1] - 100).max() < 20

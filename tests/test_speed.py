@@ -124,6 +124,21 @@ def test_what_cannot_be_copied_trains_as_it_is(photos, tmp_path, capsys, case):
     if case == "a class":
         training, _ = train(photos, tmp_path, 2, model, generators=generators)
         assert len(training.log) == 2
+    else:
+        model.fit(generators[0], shuffle=False, verbose=0)
+        with pytest.raises(ValueError, match="Give your own layers a get_config, or leave"):
+            train(photos, tmp_path, 2, model, generators=generators)
+
+
+def test_without_the_callback_one_line_copies_the_weights(photos):
+    model, (training, validation) = network(), make_generators(photos, 24)
+    twin, batch = faster(model, "float32"), training[0][0]
+    twin.fit(training, epochs=2, shuffle=False, verbose=0)
+    assert (training[0][0] != batch).any(), "new variants by itself"
+    twin_says = twin.predict(validation, verbose=0)
+    assert np.abs(model.predict(validation, verbose=0) - twin_says).max() > 0.001
+    model.set_weights(twin.get_weights())
+    np.testing.assert_allclose(model.predict(validation, verbose=0), twin_says, atol=1e-5)
 
 
 NORMALIZATIONS = {

@@ -42,7 +42,8 @@ def compiled(model, optimizer="rmsprop", loss="categorical_crossentropy", eager=
 def network(rate=0.005):
     """Return a compiled network with convolution, normalization and dropout."""
     keras.utils.set_random_seed(1)
-    steps = [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]
+    steps = [keras.Input((8, 8, 3)), layers.RandomFlip(), layers.Rescaling(1 / 255)]
+    steps.append(layers.Conv2D(4, 3))
     steps += [layers.BatchNormalization(), layers.Dropout(0.25), layers.Flatten()]
     steps.append(layers.Dense(2, activation="softmax"))
     return compiled(keras.Sequential(steps), optimizers.RMSprop(rate))
@@ -226,7 +227,14 @@ class Own(keras.callbacks.Callback):
 
     def __init__(self, every=1):
         super().__init__()
-        self.every = every
+        self._every = every
+
+
+class Kind(EarlyStopping):
+    """A kind of Keras's own, which hands its settings on."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
 
 
 def decaying(epochs):
@@ -264,6 +272,8 @@ def test_another_training_is_never_loaded(photos, tmp_path):
         "restoring": [EarlyStopping(restore_best_weights=True)],
         "a callback of one's own": [Own(1)],
         "what it was made with": [Own(2)],
+        "a kind of EarlyStopping": [Kind(monitor="loss")],
+        "what it hands on": [Kind(monitor="val_loss")],
     }
     settings = {
         "usual": {},

@@ -204,7 +204,7 @@ def download(address, path, size):
     with requests.get(address, headers=headers, stream=True, timeout=15) as answer:
         answer.raise_for_status()
         start = start if answer.status_code == 206 else 0
-        if start + int(answer.headers.get("Content-Length", size - start)) != size:
+        if start + int(answer.headers.get("Content-Length", 0)) != size:
             raise requests.RequestException("another file")  # a log-in page, perhaps
         with open(path, "ab" if start else "wb") as file:
             for block in answer.iter_content(2**14):

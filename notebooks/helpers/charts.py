@@ -27,8 +27,8 @@ def show_photos(photos, captions=None, description="", columns=5):
     """Show photos in rows, each with its caption below it.
 
     Args:
-        photos: arrays or pictures of the shape (height, width, 3), bytes or shares; or of the shape
-            (height, width), shown in gray from the lowest value to the highest. Of any sizes.
+        photos: arrays or pictures of any sizes, shape (height, width, 3), bytes or shares; or
+            (height, width), shown in gray from the lowest value to the highest.
         captions: as many texts, or None.
         description: the text alternative for all of them; the captions are added to it.
         columns: how many photos stand side by side, at most.

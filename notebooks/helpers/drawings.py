@@ -32,10 +32,7 @@ def draw_practice_set(folder, train=1000, test=200, seed=42):
 
 
 def draw(label, rng):
-    """Return a picture of a "cat" or a "dog" as an RGB image, 200 to 300 pixels each way.
-
-    rng: NumPy's random Generator, from which all choices are drawn.
-    """
+    """Return a "cat" or a "dog", drawn at random, as an RGB image, 200 to 300 pixels each way."""
     sheet = Image.new("RGBA", (480, 480))
     on, (coat, mark) = ImageDraw.Draw(sheet), rng.choice(COATS, 2)
     oval(on, 0, 2, rng.uniform(0.8, 1.3), 1.5, coat)  # the body

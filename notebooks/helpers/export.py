@@ -13,15 +13,14 @@ def export_for_phones(model_file, phone_file, photos):
     """Write a saved network in the format of LiteRT (once TensorFlow Lite), and try it on photos.
 
     That is done in a process of its own, which knows nothing of this notebook: there, Keras runs on
-    TensorFlow, whatever it runs on here, and TensorFlow's messages stay out of sight.
+    TensorFlow, and its messages stay out of sight.
 
     Args:
         model_file: the ".keras" file of a network that needs no code but Keras's.
-        phone_file: the file to write, its name ending in ".tflite"; replaced when it is there.
+        phone_file: the ".tflite" file to write; replaced when it is there.
         photos: shape (photos, height, width, 3), from 0 to 255.
 
-    Returns its answers, asked photo by photo, float32, shape (photos, classes); or None, after a
-    sentence that says why, where that does not work.
+    Returns its answers, float32, shape (photos, classes); or None, after a sentence that says why.
     """
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder, "photos.npy")

@@ -16,7 +16,13 @@ def fingerprint(model, generators, callbacks):
     That is a compiled network, `PhotoGenerator`s, callbacks, and all their settings. Names that
     Keras numbers on from network to network do not count, nor does the precision.
     """
-    network = without_names(json.loads(model.to_json()), {})
+    try:
+        network = without_names(json.loads(model.to_json()), {})
+    except Exception as problem:  # what a reader's own layers raise can be anything
+        raise ValueError(
+            f"{type(problem).__name__}: Keras cannot describe this network, so its training cannot "
+            "be found again. Give your own layers a get_config, or leave ResumeTraining out."
+        ) from None
     compilation = without_names(json.loads(json.dumps(model.get_compile_config(), default=str)), {})
     photos = []
     for generator in generators:
@@ -42,9 +48,10 @@ def without_names(node, numbers, key=None):
 
 
 def settings_of(callback):
-    """Return a callback's kind and the values of its constructor's arguments."""
-    names = inspect.signature(type(callback).__init__).parameters
-    values = {name: getattr(callback, name) for name in names if hasattr(callback, name)}
+    """Return a callback's kind and the values of its constructor's arguments, bases' included."""
+    kinds, kept = type(callback).__mro__, vars(callback)
+    names = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
+    values = {name: kept[key] for name in names for key in (name, f"_{name}") if key in kept}
     values.pop("verbose", None)
     if "min_delta" in values:  # Keras turns its sign
         values["min_delta"] = abs(values["min_delta"])

@@ -207,6 +207,15 @@ class PhotoGenerator(keras.utils.PyDataset):
         return gains[:, None, None].astype("float32"), offsets[:, None, None].astype("float32")
 
 
+def compiled(function):  # by JAX, once for each shape; TensorFlow needs no help
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
+@compiled
 def change_photos(photos, transforms, gains, offsets):
     """Return photos, bytes, moved by `transforms` (or by nothing, for None) and recolored."""
     ops = keras.ops
@@ -219,19 +228,12 @@ def change_photos(photos, transforms, gains, offsets):
     return ops.cast(photos, "uint8")
 
 
-if keras.backend.backend() == "jax":
-    import jax
-
-    change_photos = jax.jit(change_photos)  # compiled once for each shape, not run piece by piece
-
-
 @lru_cache(maxsize=4)
 def load_photos(paths, size, changed):
     """Return photos as a read-only uint8 array of the shape (number, height, width, 3).
 
-    They are stretched to `size`, (width, height) in pixels. The last four arrays are kept, so that
-    a cell that is run again does not hold all photos twice; `changed`, the files' times, lets
-    others be loaded anew. Raises PhotosError for a file that is missing or cannot be decoded.
+    They are stretched to `size`, (width, height) in pixels. The last four arrays are kept for cells
+    that are run again; `changed`, the files' times, lets other files be loaded. Raises PhotosError.
     """
 
     def load(path):
@@ -262,8 +264,8 @@ def number_classes(labels, classes=None):
     for label in labels.unique().tolist():
         if not isinstance(label, str):
             raise ValueError(
-                f"The column {labels.name!r} holds {label!r}, which is no word. Make words of "
-                "numbers, .map({1: 'dog', 0: 'cat'}); to predict numbers, see notebooks/README.md."
+                f"The column {labels.name!r} holds {label!r}, which is no word. Drop empty rows; "
+                "make words of numbers (.map({1: 'dog'})); to predict numbers: notebooks/README.md."
             )
     classes = sorted(labels.unique()) if classes is None else list(classes)
     if len(classes) < 2 or not set(labels) <= set(classes):

@@ -11,9 +11,8 @@ SCALING = (layers.InputLayer, layers.BatchNormalization, layers.Dropout)  # thes
 def heat_map(model, photos):
     """Return how much each place of a photo speaks for the class that the network chose.
 
-    This is HiResCAM (Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations
-    of convolutional neural networks", 2020): the last feature maps times the gradient of the chosen
-    class's score, place by place, added up over the maps. What speaks against it is left out.
+    This is HiResCAM (Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020): the last feature
+    maps times the gradient of the chosen class's score, place by place, added up over the maps.
 
     Args:
         model: a `Sequential` or functional classifier whose last feature maps go one way, through

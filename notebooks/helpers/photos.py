@@ -1,9 +1,8 @@
 """Step 0: find the photos or get new ones, check each one, and load a photo.
 
-Photos that lie in data/train and data/test1 are used as they are. Others are put together aside,
-as one folder named after their source, such as data/google: train/, test1/, and what belongs to
-them. One renaming puts it into place. A system never renames a folder over one that holds
-something: nothing is replaced, no half set is ever there, and the slower of two runs uses it.
+Photos that lie in data/train and data/test1 are used as they are. Others are put together aside, in
+one folder named after their source, such as data/google, and one renaming puts it into place. No
+system renames a folder over one that holds something: nothing is replaced, no half set is there.
 """
 
 import csv
@@ -67,6 +66,11 @@ def get_photos(folder=None, source=None):
 def find_or_make(folder, source):
     """Return a folder whose train and test1 hold photos: one that is there, or else a new one."""
     if source == "auto" and is_set(folder):
+        for archive in archives.find_archives(folder, "kaggle"):
+            with suppress(OSError, *archives.ZIP_ERRORS):  # it is not needed
+                packed = [place for place, *_ in archives.photos_in(archive)]
+                if missing := sum(not (folder / place).exists() for place in packed):
+                    print(f"{missing:,} of {len(packed):,} photos in {archive} were not unpacked.")
         return folder
     for name in SOURCES if source == "auto" else [source]:
         found = archives.find_archives(folder, name)
@@ -102,9 +106,8 @@ def is_set(root):
 def make(folder, name, found=()):
     """Return folder/name with a set in it: unpacked from the archives `found`, fetched or drawn.
 
-    Where `folder` cannot be written, archives are unpacked below DATA, in a folder named after
-    where they lie. What is unfinished lies in a folder whose name ends in the number of the
-    process at work; if that is dead, the next one takes it over by renaming.
+    Where `folder` cannot be written, archives are unpacked in a folder below DATA. What is
+    unfinished lies in one that ends in the number of the process at work; the next takes it over.
     """
     import psutil  # comes with Jupyter's kernel
 

@@ -36,11 +36,9 @@ def plot_reliability(right, sure):
 def compare(networks):
     """Return a table of networks that answered the same photos, each beside the first one.
 
-    Whether a difference may be luck is McNemar's question (1947), in its exact form: of the photos
-    that only one of two networks gets right, a coin would give each of them half.
-
     `networks` is a dict of name: (`keras.Model`, seconds of training, for each photo whether its
-    answer was right). In the DataFrame, "luck" is how likely a coin shares at least as unevenly.
+    answer was right). Of the photos that only one of two networks gets right, "luck" in the
+    DataFrame is how likely a coin shares them out as unevenly (McNemar's test, 1947, exact).
     """
     rows = {}
     for name, (model, seconds, right) in networks.items():

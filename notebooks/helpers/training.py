@@ -1,6 +1,5 @@
 """Steps 24 and 39: a training that goes on where it was stopped, by whatever."""
 
-import inspect
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 
-from helpers.fingerprint import fingerprint
+from helpers.fingerprint import fingerprint, settings_of
 
 AVERAGE_EVERY = 10  # batches
 MOMENTUM = 0.98  # of the averaged weights, for one batch: they look back over about 50
@@ -31,11 +30,12 @@ class ResumeTraining(keras.callbacks.CallbackList):
         options = {"shuffle": False, "verbose": 0, "callbacks": [resume_training]}
         faster(model).fit(train, validation_data=validation, epochs=50, **options)
 
-    Unlike Keras's `BackupAndRestore`, it also saves what other callbacks have counted. Each
-    training has a folder, named after a hash of all that decides what it leads to: network,
-    compilation, callbacks, photos, and all their settings. What it cannot see is `class_weight`,
-    the weights a training starts from, and the inside of functions and layers of your own: delete
-    the folder after changing those.
+    Unlike Keras's `BackupAndRestore`, it also saves what other callbacks have counted, in public
+    attributes that are numbers or words. Each training has a folder, named after a hash of all that
+    decides what it leads to: network, compilation, callbacks, photos, and all their settings. What
+    it cannot see are other arguments of `fit`, such as `class_weight` and `validation_freq`, the
+    weights a training starts from, and the inside of functions, losses and layers of your own:
+    delete the folder after changing those.
 
     What is validated and kept are running averages of the weights (Izmailov et al., "Averaging
     weights leads to wider optima and better generalization", 2018, section 3.2). When all other
@@ -51,11 +51,9 @@ class ResumeTraining(keras.callbacks.CallbackList):
 
     Attributes: `folder` (of this training), `log` (a list of dicts, one for each epoch).
 
-    Raises, from within `fit`:
-        OSError: when the folder cannot be made or read.
-        ValueError: when photos are left over, or both trained on and validated with.
-        ArithmeticError: when the weights are no numbers any more.
-        TrainingStopped: when the stop button was pressed.
+    Raises, from within `fit`, OSError for a folder that cannot be made or read, ValueError for
+    photos that are left over, or both trained on and validated with, ArithmeticError when weights
+    are no numbers any more, TrainingStopped when the stop button was pressed.
     """
 
     def __init__(self, model, generators, callbacks=(), folder="../outputs"):
@@ -103,14 +101,15 @@ class ResumeTraining(keras.callbacks.CallbackList):
         self._watch_stop_button()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._initial_epoch = None  # it has been read
+        self._begin_with(None)  # it has been read
         for generator in self.generators:
             generator.epoch = epoch
-        # What dropout draws depends on seed, epoch and layer, not on what happened before.
+        # What a layer draws depends on seed, epoch and layer, not on what happened before.
         for place, layer in enumerate(all_layers(self.model)):
-            if hasattr(layer, "seed_generator"):
-                random = np.random.default_rng([self.generators[0].seed, epoch, place])
-                layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
+            random = np.random.default_rng([self.generators[0].seed, epoch, place])
+            for value in vars(layer).values():
+                if isinstance(value, keras.random.SeedGenerator):
+                    value.state.assign(random.integers(2**32, size=2, dtype="uint32"))
         self.began = time.monotonic()
         super().on_epoch_begin(epoch, logs)
 
@@ -166,7 +165,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         self._end_if_stopped()
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # a later `fit` begins with its first epoch
+        self._begin_with(None)  # a later `fit` begins with its first epoch
         super().on_train_end(logs)
         self._leave()
         self.model.history.history = pd.DataFrame(self.log).to_dict("list")
@@ -183,8 +182,13 @@ class ResumeTraining(keras.callbacks.CallbackList):
         }
         averages = map(keras.ops.convert_to_numpy, self.averages)
         arrays = [*copies(self.variables), *averages, *self.kept]
-        write_aside(self.state_file, lambda file: np.savez(file, *arrays, state=json.dumps(state)))
         pd.DataFrame(self.log).to_csv(self.folder / "training_log.csv", index=False)
+        aside = self.folder / "writing.npz"  # then renamed: the state is whole at every moment
+        with open(aside, "wb") as file:
+            np.savez(file, *arrays, state=json.dumps(state))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, self.state_file)
 
     def _restore(self):
         try:
@@ -211,12 +215,15 @@ class ResumeTraining(keras.callbacks.CallbackList):
         print("\n".join(map(self._line, self.log)))
         took = in_words(sum(row["seconds"] for row in self.log))
         if state["is_finished"] or len(self.log) >= self.epochs:
-            self.model._initial_epoch = self.epochs  # as Keras's BackupAndRestore does
+            self._begin_with(self.epochs)
             print(f"\nIt took {took}, is finished, and loaded instead of training again.")
             print("(To train anew, delete that folder, and run the notebook again from step 9.)")
         else:
-            self.model._initial_epoch = len(self.log)
+            self._begin_with(len(self.log))
             print(f"\nIt took {took} so far, and goes on with epoch {len(self.log) + 1}.")
+
+    def _begin_with(self, epoch):
+        self.model._initial_epoch = epoch  # as Keras's BackupAndRestore does
 
     def _line(self, row):
         """Return one line of at most 110 characters for an epoch."""
@@ -306,7 +313,7 @@ class TrainingStopped(KeyboardInterrupt):
 
 def counted_by(callback):
     """Return what a callback has counted: its plain public attributes that are no settings."""
-    settings = inspect.signature(type(callback).__init__).parameters
+    settings = {"verbose", *settings_of(callback)[1]}
     return {
         name: value
         for name, value in vars(callback).items()
@@ -318,10 +325,9 @@ def counted_by(callback):
 def normalize_anew(model, pixels, batch_size=64):
     """Take the averages of all `BatchNormalization` layers anew, for the weights in place.
 
-    What they have averaged belongs to the weights of single batches, to photos that were changed,
-    and to numbers that dropout has thinned. Here the network looks at some of `pixels`, shape
-    (photos, height, width, 3), unchanged and without dropout. After Wu and Johnson, "Rethinking
-    'batch' in BatchNorm" (2021), section 3.
+    Training averages over single batches' weights, changed photos and dropout. Here the network
+    looks at some of `pixels`, shape (photos, height, width, 3), unchanged, without dropout. After
+    Wu and Johnson, "Rethinking 'batch' in BatchNorm" (2021), section 3.
     """
     found = list(all_layers(model))
     norms = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
@@ -350,16 +356,6 @@ def all_layers(model):
             yield from all_layers(layer)
 
 
-def write_aside(path, write):
-    """Let `write` fill a file beside `path`, then rename it: `path` is whole at every moment."""
-    aside = path.with_name(f"writing-{path.name}")
-    with open(aside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
 def copies(variables):
     """Return NumPy copies of Keras variables."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
@@ -367,7 +363,7 @@ def copies(variables):
 
 def assign(variables, values):
     """Set Keras variables to values, one each."""
-    for variable, value in zip(variables, values, strict=True):
+    for variable, value in list(zip(variables, values, strict=True)):  # all fit, or none is set
         variable.assign(value)
 
 

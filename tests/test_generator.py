@@ -241,7 +241,10 @@ BAD = {
     "a missing file": (table(40), {}, "39.png"),
     "a web page": (table(2, filename=["0.png", "page.jpg"]), {}, "page.jpg is no photo ("),
     "rescale": (table(2), {"rescale": 1 / 255}, "no argument 'rescale': make keras.layers.Resc"),
-    "cval": (table(2), {"cval": 0}, "no argument 'cval': see 'Porting an old notebook' in note"),
+    "cval": (table(2), {"cval": 0}, "no argument 'cval': leave it out; the pixels at the edge"),
+    "no argument": (table(2), {"size": 8}, "no argument 'size': see 'Porting an old notebook' in"),
+    "no batches": (table(2), {"batch_size": 0}, "batch_size is 0; it takes a whole number from 1"),
+    "no seed": (table(2), {"seed": None}, "seed is None; it takes a whole number from 0 on."),
 }
 
 

@@ -2,7 +2,6 @@
 
 import re
 
-import helpers
 import pytest
 from run_notebook import ROOT
 
@@ -43,11 +42,9 @@ def test_what_a_page_names_is_there(name):
     assert "RESULT-" not in PAGES[name] and "TODO" not in PAGES[name], "a figure is missing"
 
 
-def test_every_helper_is_in_both_tables():
-    rows = re.findall(r"^\| `(\w+\.py)` \| (.+?) \| (.+) \|$", PAGES["notebooks/README.md"], re.M)
-    assert {file for file, *_ in rows} == HELPERS
-    lines = [" ".join(line.split()) for line in helpers.__doc__.splitlines()]
-    assert all(" ".join(row).replace("`", "") in lines for row in rows)
+def test_every_helper_is_in_the_table():
+    rows = re.findall(r"^\| `(\w+\.py)` \| [\d, to]+ \|", PAGES["notebooks/README.md"], re.M)
+    assert sorted(rows) == sorted(HELPERS)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -17,12 +17,20 @@ BOX = Image.Resampling.BOX  # averages
 REPLACED = {
     "rescale": "make keras.layers.Rescaling(1 / 255) the network's first layer",
     "preprocessing_function": "make it a layer of the network",
-    "validation_split": "split the table with train_test_split, and give each half a generator",
-    "subset": "split the table with train_test_split, and give each half a generator",
-    "class_mode": "name y_col for one column of words, or leave it out where there are no answers; "
-    "numbers to predict, or several columns, need a keras.utils.PyDataset of your own",
+    "featurewise_center featurewise_std_normalization samplewise_center "
+    "samplewise_std_normalization zca_whitening zca_epsilon": "leave it out, or begin the network "
+    "with keras.layers.Normalization",
     "vertical_flip": "add keras.layers.RandomFlip('vertical') to the network",
     "channel_shift_range": "use tint_range, a share of 255, which moves each color by itself",
+    "fill_mode cval": "leave it out; the pixels at the edge are repeated",
+    "validation_split subset": "split the table (train_test_split); give each half a generator",
+    "class_mode": "name y_col for one column of words, or leave it out where there are no answers; "
+    "numbers to predict, or several columns, need a keras.utils.PyDataset of your own",
+    "weight_col": "give fit a class_weight",
+    "color_mode": "leave it out; there are always three colors",
+    "save_to_dir save_prefix save_format": "look at generator[0], a batch",
+    "validate_filenames drop_duplicates has_ext sort": "change the table beforehand",
+    "data_format dtype interpolation interpolation_order": "leave it out",
 }
 
 
@@ -88,8 +96,9 @@ class PhotoGenerator(keras.utils.PyDataset):
         **old_arguments,
     ):
         for name in old_arguments:
-            advice = REPLACED.get(name, "see 'Porting an old notebook' in notebooks/README.md")
-            raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice}.")
+            advice = [text for names, text in REPLACED.items() if name in names.split()]
+            advice += ["see 'Porting an old notebook' in notebooks/README.md"]
+            raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice[0]}.")
         super().__init__(workers=2)  # with one, TensorFlow may wait long between epochs
         for column in [x_col] if y_col is None else [x_col, y_col]:
             if column not in list(dataframe):
@@ -98,6 +107,9 @@ class PhotoGenerator(keras.utils.PyDataset):
             raise ValueError("The table is empty, so there are no photos to make batches of.")
         if np.ndim(target_size) not in (1, 2) or np.shape(target_size)[-1] != 2:
             raise ValueError(f"target_size is {target_size}; it takes (height, width), in pixels.")
+        for name, value, least in [("batch_size", batch_size, 1), ("seed", seed, 0)]:
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name} is {value}; it takes a whole number from {least} on.")
         for name in dataframe[x_col]:
             if not isinstance(name, (str, Path)):
                 raise ValueError(f"The column {x_col!r} holds {name!r}, which is no file name.")

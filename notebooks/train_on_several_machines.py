@@ -1,9 +1,6 @@
 """Step 24 on several machines: one training, in which each does its share of every batch.
 
-    python train_on_several_machines.py network.keras \
-        --address 192.168.0.10:7100 --processes 2 --process 0
-
-README.md, beside this file, says what that needs, and when it pays.
+README.md, beside this file, says how it is started, what that needs, and when it pays.
 """
 
 import argparse

@@ -145,7 +145,7 @@ class PhotoGenerator(keras.utils.PyDataset):
         self.settings |= {"sizes": self.sizes, "changes": self.changes}
         changed = [os.path.exists(path) and os.path.getmtime(path) for path in self.filepaths]
         self.pixels = load_photos(tuple(self.filepaths), (width, height), tuple(changed))
-        self._plan = (None,)
+        self._plan = (None, None, None, self.pixels)
 
     def __len__(self):
         return -(-self.n // self.batch_size)
@@ -181,10 +181,13 @@ class PhotoGenerator(keras.utils.PyDataset):
             random = np.random.default_rng([self.seed, epoch])
             order = random.permutation(self.n) if self.shuffle else np.arange(self.n)
             draws = random.uniform(-1, 1, (self.n, 12))
-            pixels, size = self.pixels, tuple(self.size_in(epoch))
-            if size != pixels.shape[1:3]:
-                pictures = [Image.fromarray(photo).resize(size[::-1], BOX) for photo in pixels]
-                pixels = np.stack(pictures)
+            pixels, size = plan[-1], tuple(self.size_in(epoch))
+            if size == self.pixels.shape[1:3]:
+                pixels = self.pixels
+            elif size != pixels.shape[1:3]:  # else those of the epoch before will do
+                pixels = np.empty((self.n, *size, 3), "uint8")
+                for place, photo in enumerate(self.pixels):
+                    pixels[place] = Image.fromarray(photo).resize(size[::-1], BOX)
             self._plan = plan = (epoch, order, draws, pixels)
         return plan[1:]
 

@@ -74,10 +74,8 @@ def find_or_make(folder, source):
         return folder
     for name in SOURCES if source == "auto" else [source]:
         found = archives.find_archives(folder, name)
-        if found or is_set(folder / name):
+        if found or is_set(folder / name) or source != "auto":
             return make(folder, name, found)
-    if source != "auto":
-        return make(folder, source)
     try:
         return make(folder, "google")
     except PhotosError as problem:
@@ -126,6 +124,7 @@ def make(folder, name, found=()):
     if not is_set(target):
         if os.path.lexists(target) and os.listdir(target):
             raise PhotosError(f"{target} is in the way of the photos. Move it elsewhere.")
+        shutil.rmtree(work / name, ignore_errors=True)  # of one killed with this very number
         work.mkdir(exist_ok=True)
         try:
             if name == "practice":
@@ -230,10 +229,10 @@ def report(photos):
     cats = sum(name[:3].lower() == "cat" for name in photos.train_files)
     faults = [f"{name!r}: {reason}" for name, reason in photos.left_out.items()]
     left_out = f"; {len(faults):,} left out: {', '.join(faults[:10])}" if faults else ""
-    if min(cats, total - cats) < 3 or not photos.test_files:
+    if min(cats, total - cats) < 5 or not photos.test_files:
         raise PhotosError(
             f"{root} holds {cats:,} cats, {total - cats:,} dogs and {len(photos.test_files):,} "
-            f"test photos that can be decoded{left_out}. At least 3, 3 and 1 are needed: add some, "
+            f"test photos that can be decoded{left_out}. At least 5, 5 and 1 are needed: add some, "
             "or move train and test1 away so that others can be used."
         )
     source = root.name if root.name in SOURCES else "put there by hand"

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class ResumeTraining(keras.callbacks.CallbackList):
         self.handler_before = None
 
     def on_train_begin(self, logs=None):
+        if "steps" not in self.params:  # Keras took it for its own list
+            raise ValueError("fit takes a list of callbacks: callbacks=[resume_training].")
         batches = len(self.generators[0])
         if self.params["steps"] != batches:
             raise ValueError(
@@ -81,6 +84,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         self.log, self.averages, self.averaged, self.raw = [], None, 0, None
         self.kept, self.kept_epoch = None, 0
         self.timed_from, self.has_said_how_long = None, False
+        self.at_once = self.model.steps_per_execution  # batches, between two calls by Keras
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         # A twin with 16 bits has its optimizer inside another one, which scales the loss.
@@ -117,7 +121,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         super().on_train_batch_end(batch, logs)
         self._end_if_stopped()
         batches = self.params["steps"]
-        if (batch + 1) % AVERAGE_EVERY == 0 or batch + 1 == batches:
+        if (batch + 1) % AVERAGE_EVERY < self.at_once or batch + 1 >= batches:
             self._average()
         if not self.has_said_how_long:
             self._say_how_long(batch)
@@ -182,13 +186,14 @@ class ResumeTraining(keras.callbacks.CallbackList):
         }
         averages = map(keras.ops.convert_to_numpy, self.averages)
         arrays = [*copies(self.variables), *averages, *self.kept]
-        pd.DataFrame(self.log).to_csv(self.folder / "training_log.csv", index=False)
         aside = self.folder / "writing.npz"  # then renamed: the state is whole at every moment
         with open(aside, "wb") as file:
             np.savez(file, *arrays, state=json.dumps(state))
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, self.state_file)
+        with suppress(OSError):  # on Windows, it may be open in Excel
+            pd.DataFrame(self.log).to_csv(self.folder / "training_log.csv", index=False)
 
     def _restore(self):
         try:
@@ -217,7 +222,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         if state["is_finished"] or len(self.log) >= self.epochs:
             self._begin_with(self.epochs)
             print(f"\nIt took {took}, is finished, and loaded instead of training again.")
-            print("(To train anew, delete that folder, and run the notebook again from step 9.)")
+            print("(To train anew, delete that folder, then run the cell that builds the network.)")
         else:
             self._begin_with(len(self.log))
             print(f"\nIt took {took} so far, and goes on with epoch {len(self.log) + 1}.")
@@ -259,8 +264,6 @@ class ResumeTraining(keras.callbacks.CallbackList):
     def _use_averages(self, normalize=True):
         """Put the averages in place until the epoch ends, unless validation has done so."""
         if self.raw is None:
-            if self.averages is None:  # with steps_per_execution
-                self._average()
             self.raw = copies(self.model.weights)
             # Copies, since JAX takes the memory of weights that are in place for what comes next.
             assign(self.model.trainable_variables, map(keras.ops.copy, self.averages))
@@ -291,6 +294,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
 
     def _leave(self, cell=None):
         """Give back what training has changed; leave the weights to keep, if an epoch has ended."""
+        model = self.model  # on JAX, this brings in what training holds, so it comes first
         if self.handler_before is not None:
             signal.signal(signal.SIGINT, self.handler_before)
             get_ipython().events.unregister("post_run_cell", self._leave)
@@ -299,9 +303,9 @@ class ResumeTraining(keras.callbacks.CallbackList):
         for generator in self.generators:
             generator.epoch = 0  # where sizes grow, Keras has to meet a small one first
         if self.kept is not None:
-            assign(self.model.weights, self.kept)
-        if self.model is not self.network:
-            self.network.set_weights(self.model.get_weights())
+            assign(model.weights, self.kept)
+        if model is not self.network:
+            self.network.set_weights(model.get_weights())
 
 
 class TrainingStopped(KeyboardInterrupt):

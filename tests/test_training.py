@@ -64,7 +64,7 @@ def train(photos, folder, epochs=4, model=None, callbacks=None, twin=None, other
     generators = options.pop("generators", None) or make_generators(photos)
     resume_training = ResumeTraining(model, generators, callbacks, folder=folder)
     options = {"epochs": epochs, "shuffle": False, "verbose": 0} | options
-    options |= {"callbacks": [resume_training, *others]}
+    options |= {"callbacks": resume_training if others is None else [resume_training, *others]}
     history = (twin or model).fit(generators[0], validation_data=generators[-1], **options)
     return resume_training, history.history
 
@@ -361,11 +361,15 @@ def test_epochs_may_be_raised_and_lowered_and_all_callbacks_count_on(photos, tmp
     assert len(history["loss"]) == 1, "a usual training afterwards begins with its first epoch"
 
 
-def test_the_network_is_the_same_however_seldom_it_is_validated(photos, tmp_path):
-    seldom, often = network(), network()
+def test_the_network_is_the_same_however_often_keras_validates_and_calls(photos, tmp_path):
+    seldom, often, at_once = network(), network(), network()
+    at_once.compile(at_once.optimizer, at_once.loss, ["accuracy"], steps_per_execution=3)
     train(photos, tmp_path / "seldom", 4, seldom, callbacks=[], validation_freq=3)
     train(photos, tmp_path / "often", 4, often, callbacks=[])
+    train(photos, tmp_path / "at once", 4, at_once, callbacks=[])
     assert_same(seldom.get_weights(), often.get_weights())
+    for mine, theirs in zip(at_once.get_weights(), often.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=0.001)
 
 
 def test_a_schedule_of_the_rate_goes_on_where_it_was(photos, tmp_path):
@@ -392,6 +396,7 @@ REFUSED = {
     "a cut file": (OSError, r"cannot be read .* move that folder elsewhere"),
     "no folder": (OSError, "The training cannot be saved in "),
     "steps left over": (ValueError, "steps_per_epoch is 3, but the generator has 2 batches"),
+    "no list": (ValueError, r"fit takes a list of callbacks: callbacks=\[resume_training\]"),
     "photos in both": (ValueError, "32 photos are to be trained on and validated with, such as"),
 }
 
@@ -408,6 +413,8 @@ def test_what_cannot_be_trained_is_said_in_a_sentence_and_left_alone(photos, tmp
         folder.write_text("a file of the reader's")
     elif case == "steps left over":
         options = {"steps_per_epoch": 3}
+    elif case == "no list":
+        options = {"others": None}
     else:
         options = {"generators": make_generators(photos)[:1] * 2}
     before = {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")}

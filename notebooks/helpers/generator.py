@@ -99,7 +99,8 @@ class PhotoGenerator(keras.utils.PyDataset):
             advice = [text for names, text in REPLACED.items() if name in names.split()]
             advice += ["see 'Porting an old notebook' in notebooks/README.md"]
             raise TypeError(f"PhotoGenerator has no argument {name!r}: {advice[0]}.")
-        super().__init__(workers=2)  # with one, TensorFlow may wait long between epochs
+        # With one worker, TensorFlow may wait long between epochs; with two, JAX mixes up batches.
+        super().__init__(workers=1 if keras.backend.backend() == "jax" else 2)
         for column in [x_col] if y_col is None else [x_col, y_col]:
             if column not in list(dataframe):
                 raise ValueError(f"The table has no column {column!r}; it has {[*dataframe]}.")

@@ -278,6 +278,19 @@ def test_outputs_belong_to_the_code():
     assert NOTEBOOK.stat().st_size < 1.5e6
 
 
+def test_the_published_run_saw_all_photos_and_reached_its_goals():
+    outputs = {cell.id: cell.outputs for cell in code_cells(read())}
+    assert "25,000 labeled photos" in outputs["step-00-photos"][0].text
+    printed = "".join(output.text for output in outputs["step-24-fit"])
+    accuracies = list(map(float, re.findall(r"val_accuracy ([\d.]+)  rate", printed)))
+    assert max(accuracies) >= 0.94
+    assert all(accuracies[n] > max(accuracies[:n]) - 0.03 for n in range(5, len(accuracies)))
+    compared = outputs["step-39-fit"][-1].data["text/plain"]
+    rows = re.findall(r"^(?:step 9|residual) +[\d,]+ +([\d.]+) +([\d.]+)%", compared, re.M)
+    (minutes, right), (residual_minutes, residual_right) = [map(float, row) for row in rows]
+    assert residual_minutes < minutes / 3 and residual_right > right - 0.5
+
+
 def test_facts_of_the_walkthrough_stand_in_text_and_outputs():
     notebook, text = read(), "\n".join(texts())
     summary = next(cell for cell in code_cells(notebook) if cell.id == "step-10-summary")

@@ -1,6 +1,6 @@
 """Steps 35 to 41: what the cells do, and what the helpers they use promise.
 
-All of it holds on JAX as well: run it again with KERAS_BACKEND=jax.
+All of it holds on JAX as well (README.md, beside this file).
 """
 
 import ast

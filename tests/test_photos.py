@@ -181,22 +181,23 @@ def test_answers_are_never_applied_to_other_photos(tmp_path):
         (moved / "test1" / "2.jpg").write_bytes(before)
 
 
-def patched(place, value):
+def patched(place, value, files=READY):
     """Return Kaggle's archive with other bytes at a place of each entry in its table."""
     entry = b"(PK\x01\x02.{%d})" % (place - 4) + b"." * len(value)
-    return re.sub(entry, lambda found: found[1] + value, zipped(READY), flags=re.DOTALL)
+    return re.sub(entry, lambda found: found[1] + value, zipped(files), flags=re.DOTALL)
 
 
+MANY = READY | {f"train/cat.{n}.jpg": b"" for n in range(2000)}  # 4 GB each, more than fits
 DAMAGED = zipped(READY).replace(photo(3)[200:220], bytes(20), 1)
 CASES = {  # what lies there, and words of the sentence
     "an archive cut short": ({"dogs-vs-cats.zip": zipped(READY)[:-99]}, "cannot be unpacked"),
     "a web page": ({"dogs-vs-cats.zip": b"<!doctype html><p>Log in"}, "File is not a zip file"),
     "a damaged photo in it": ({"dogs-vs-cats.zip": DAMAGED}, "Bad CRC-32"),
     "encrypted": ({"dogs-vs-cats.zip": patched(8, b"\1")}, "encrypted"),
-    "a bomb": ({"dogs-vs-cats.zip": patched(24, b"\xf0\xff\xff\xff")}, "MB would go to"),
+    "a bomb": ({"dogs-vs-cats.zip": patched(24, b"\xf0\xff\xff\xff", MANY)}, "MB would go to"),
     "nothing fitting in it": ({"dogs-vs-cats.zip": zipped({"a.jpg": photo()})}, "no photos with"),
     "only half of Kaggle's": ({"train.zip": zipped(labeled())}, "Put what is missing beside it"),
-    "train without test1": (labeled() | {"dogs-vs-cats.zip": kaggle()}, "half a set: 12 files"),
+    "train without test1": (labeled() | {"dogs-vs-cats.zip": kaggle()}, "half a set: 12 in train"),
     "other names": ({"train/tom.jpg": photo(), "test1/1.jpg": photo()}, "named like cat.0.jpg"),
     "train and Train": (READY | {"Train/cat.50.jpg": photo()}, "Train should be a folder called"),
     "train is a file": (unlabeled() | {"train": b"x"}, "should be a folder"),
@@ -208,9 +209,8 @@ CASES = {  # what lies there, and words of the sentence
 def test_photos_that_were_not_unpacked_are_told(tmp_path, capsys):
     write(tmp_path, READY | {"train.zip": zipped(labeled(20))})
     assert len(get_photos(tmp_path).train_files) == 12
-    assert (
-        f"28 of 40 photos in {tmp_path / 'train.zip'} were not unpacked." in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"28 of 40 photos in {tmp_path / 'train.zip'} were not unpacked." in said
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -394,11 +394,7 @@ def test_the_small_set_is_fetched_going_on_where_it_broke(server, tmp_path):
 
 def test_what_came_is_kept_for_the_next_run_unless_it_is_damaged(server, tmp_path):
     write(tmp_path, {".unfinished-google-999999999/cats_and_dogs_filtered.zip": GOOGLE[:70_000]})
-    ways = {
-        "missing": "404.* Run this cell again",
-        "page": "could not be",
-        "wrong": "not a zip file",
-    }
+    ways = {"missing": "404.* Run this cell again", "page": "could not", "wrong": "not a zip file"}
     for server.way, words in ways.items():
         with pytest.raises(PhotosError, match=words):
             get_photos(tmp_path, "google")
@@ -410,7 +406,7 @@ def test_what_came_is_kept_for_the_next_run_unless_it_is_damaged(server, tmp_pat
 
 def test_what_appears_while_photos_are_fetched_is_not_replaced(server, tmp_path):
     server.way = "intruder"
-    with pytest.raises(PhotosError, match="half a set: 1 files in train"):
+    with pytest.raises(PhotosError, match="half a set: 1 in train"):
         get_photos(tmp_path, "google")
     assert content(tmp_path / "google")["train/mine.jpg"] == b"mine"
 
@@ -431,9 +427,7 @@ def test_without_a_network_there_are_drawings_and_it_says_so(tmp_path, capsys):
     assert not get_photos(tmp_path).are_drawings
 
     pictures = [Image.open(photos.train_folder / name) for name in photos.train_files]
-    cat, dog = np.array([np.asarray(picture).mean((0, 1)) for picture in pictures]).reshape(
-        2, 500, 3
-    )
+    cat, dog = np.reshape([np.asarray(picture).mean((0, 1)) for picture in pictures], (2, 500, 3))
     assert (np.abs(cat.mean(0) - dog.mean(0)) < 0.2 * cat.std(0)).all(), "colors give it away"
 
 

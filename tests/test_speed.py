@@ -38,7 +38,9 @@ def with_shortcut():
 
 
 def with_network_inside():
-    steps = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Dropout(0.2)]
+    pixels = layers.Normalization()
+    pixels.adapt(np.arange(300).reshape(100, 3))
+    steps = [pixels, layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Dropout(0.2)]
     inside = keras.Sequential([keras.Input((24, 24, 3)), *steps])
     last = [layers.Flatten(), layers.Dense(2), layers.Softmax()]
     return compiled(keras.Sequential([keras.Input((24, 24, 3)), inside, *last]))
@@ -71,13 +73,17 @@ def test_networks_with_the_commonest_changes_are_trained_and_saved_as_plain_kera
     assert b"helpers" not in ZipFile(tmp_path / "trained.keras").read("config.json")
     opened = keras.models.load_model(tmp_path / "trained.keras")
     np.testing.assert_allclose(opened.predict(pictures, verbose=0), trained, atol=1e-6)
-    assert {values.dtype.name for values in opened.get_weights()} == {"float32"}
+    assert {weights.dtype for weights in opened.trainable_weights} == {"float32"}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_it_learns_with_16_bits_as_well_and_weights_stay_32_bits(photos, tmp_path, precision):
+    keras.config.set_dtype_policy(precision)  # as some notebooks do
     model, generators = network(eager=False), make_generators(photos, 24, wrong=48)
     twin = faster(model, precision)
+    keras.config.set_dtype_policy("float32")
+    inner = getattr(twin.optimizer, "inner_optimizer", twin.optimizer)
+    assert type(inner) is keras.optimizers.Adam, "the loss is scaled once"
     kinds = {layer.compute_dtype for layer in twin.layers[:-1]}
     assert kinds == {precision.removeprefix("mixed_")}
     assert twin.layers[-1].compute_dtype == "float32", "shares that add up to 1"

@@ -49,6 +49,6 @@ def show_photos(photos, captions=None, description="", columns=5):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         axis.imshow(photo, cmap="gray")
-        axis.set_xlabel(caption, fontsize=8, labelpad=2)
+        axis.set_xlabel(caption, fontsize=8, labelpad=2, parse_math=False)
     spoken = ", ".join(caption.replace("\n", " ") for caption in captions if caption)
     show(": ".join(filter(None, [description, spoken])), "jpeg")

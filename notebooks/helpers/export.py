@@ -29,6 +29,7 @@ def export_for_phones(model_file, phone_file, photos):
             [sys.executable, "-P", __file__, model_file, phone_file, exchange],
             capture_output=True,
             text=True,
+            errors="replace",
             env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""},
             check=False,
         )

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def fingerprint(model, generators, callbacks):
         photos.append([*named, generator.settings, pixels])
     settings = [settings_of(callback) for callback in callbacks]
     everything = json.dumps([network, compilation, photos, settings], default=str, sort_keys=True)
+    everything = re.sub(" at 0x[0-9A-Fa-f]+", "", everything)  # where an object lies in memory
     return hashlib.sha256(everything.encode()).hexdigest()[:10]
 
 

@@ -27,10 +27,9 @@ REPLACED = {
     "class_mode": "name y_col for one column of words, or leave it out where there are no answers; "
     "numbers to predict, or several columns, need a keras.utils.PyDataset of your own",
     "weight_col": "give fit a class_weight",
-    "color_mode": "leave it out; there are always three colors",
     "save_to_dir save_prefix save_format": "look at generator[0], a batch",
     "validate_filenames drop_duplicates has_ext sort": "change the table beforehand",
-    "data_format dtype interpolation interpolation_order": "leave it out",
+    "data_format dtype color_mode interpolation interpolation_order": "leave it out",
 }
 
 
@@ -111,13 +110,10 @@ class PhotoGenerator(keras.utils.PyDataset):
         for name, value, least in [("batch_size", batch_size, 1), ("seed", seed, 0)]:
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} is {value}; it takes a whole number from {least} on.")
-        for name in dataframe[x_col]:
-            if not isinstance(name, (str, Path)):
-                raise ValueError(f"The column {x_col!r} holds {name!r}, which is no file name.")
 
         self.sizes = [target_size] if np.ndim(target_size) == 1 else list(target_size)
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
-        height, width = max(self.sizes)
+        height, width = max(self.sizes, key=np.prod)
         self.changes = {
             "rotation": np.deg2rad(rotation_range),
             "shear": np.deg2rad(shear_range),
@@ -129,12 +125,10 @@ class PhotoGenerator(keras.utils.PyDataset):
             "contrast": factors("contrast_range", contrast_range),
             "tint": 255 * tint_range,
         }
-        moves = (rotation_range, shear_range, width_shift_range, height_shift_range, zoom_range)
-        self.moves = any(moves) or horizontal_flip
-        self.recolors = any((brightness_range, contrast_range, tint_range))
+        self.is_changing = bool({*self.changes.values()} - {0, (1, 1)})  # what changes nothing
 
         self.filenames = list(dataframe[x_col])
-        self.filepaths = [str(Path(directory or "", name)) for name in self.filenames]
+        self.filepaths = [str(Path(directory or "", str(name))) for name in self.filenames]
         self.samples = self.n = len(self.filenames)
         self.labels = self.classes = self.answers = None
         self.class_indices = {}
@@ -152,15 +146,14 @@ class PhotoGenerator(keras.utils.PyDataset):
         return -(-self.n // self.batch_size)
 
     def __getitem__(self, index):
-        if not -len(self) <= index < len(self):
+        if not 0 <= index < len(self):
             raise IndexError(f"There is no batch {index}; there are {len(self)}, from 0 on.")
-        index %= len(self)
         order, draws, pixels = self._plan_epoch()
         positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
         rows, draws = order[positions], draws[positions]
         photos = (self.pixels if index == 0 else pixels)[rows]
-        if self.moves or self.recolors:
-            transforms = self._transforms(draws, *photos.shape[1:3]) if self.moves else None
+        if self.is_changing:
+            transforms = self._transforms(draws, *photos.shape[1:3])
             changed = change_photos(photos, transforms, *self._colors(draws))
             photos = keras.ops.convert_to_numpy(changed)
         return photos if self.answers is None else (photos, self.answers[rows])
@@ -223,25 +216,20 @@ class PhotoGenerator(keras.utils.PyDataset):
         return gains[:, None, None].astype("float32"), offsets[:, None, None].astype("float32")
 
 
-def compiled(function):  # by JAX, once for each shape; TensorFlow needs no help
-    if keras.backend.backend() != "jax":
-        return function
-    import jax
-
-    return jax.jit(function)
-
-
-@compiled
 def change_photos(photos, transforms, gains, offsets):
-    """Return photos, bytes, moved by `transforms` (or by nothing, for None) and recolored."""
+    """Return photos, bytes, moved by affine `transforms`, then recolored."""
     ops = keras.ops
-    photos = ops.cast(photos, "float32")
-    if transforms is not None:
-        photos = ops.image.affine_transform(
-            photos, transforms, fill_mode="nearest", data_format="channels_last"
-        )
+    photos = ops.image.affine_transform(
+        ops.cast(photos, "float32"), transforms, fill_mode="nearest", data_format="channels_last"
+    )
     photos = ops.clip(photos * gains + (offsets + 0.5), 0, 255)  # 0.5: the cast cuts off
     return ops.cast(photos, "uint8")
+
+
+if keras.backend.backend() == "jax":  # compiled once for each shape; TensorFlow needs no help
+    import jax
+
+    change_photos = jax.jit(change_photos)
 
 
 @lru_cache(maxsize=4)
@@ -257,7 +245,9 @@ def load_photos(paths, size, changed):
             return np.asarray(load_photo(path, size))
         except Exception as problem:  # decoders raise all kinds of errors
             reason = getattr(problem, "strerror", None) or problem
-            raise PhotosError(f"{path} is no photo ({reason}). Run step 0 again.") from None
+            raise PhotosError(
+                f"{path} is no photo ({reason}). Run step 0 again, or leave it out of the table."
+            ) from None
 
     pixels = np.empty((len(paths), size[1], size[0], 3), "uint8")
     with ThreadPoolExecutor() as pool:
@@ -269,7 +259,7 @@ def load_photos(paths, size, changed):
 
 def factors(name, value):
     """Return the range (lowest, highest) that a share such as 0.2 or a pair of factors means."""
-    bounds = value if isinstance(value, (tuple, list)) else (1 - value, 1 + value)
+    bounds = value if isinstance(value, (tuple, list)) else (1 - (value or 0), 1 + (value or 0))
     if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
         raise ValueError(f"{name} is {value}; it takes a share such as 0.2, or a pair of factors.")
     return tuple(bounds)

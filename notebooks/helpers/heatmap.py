@@ -5,6 +5,8 @@ import matplotlib
 import numpy as np
 from keras import layers
 
+from helpers.speed import copy_weights
+
 SCALING = (layers.InputLayer, layers.BatchNormalization, layers.Dropout)  # these find nothing
 
 
@@ -23,7 +25,7 @@ def heat_map(model, photos):
     where nothing speaks for it. Without feature maps in the network, a ValueError is raised.
     """
     copy = keras.models.clone_model(model)  # each of its layers is called once only
-    copy.set_weights(model.get_weights())
+    copy_weights(model, copy)
     found = [layer.output for layer in copy.layers if not isinstance(layer, SCALING)]
     maps = [maps for maps in found if len(maps.shape) == 4 and maps.shape[1:3] != (1, 1)]
     if not maps:

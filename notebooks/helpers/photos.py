@@ -66,7 +66,7 @@ def get_photos(folder=None, source=None):
 def find_or_make(folder, source):
     """Return a folder whose train and test1 hold photos: one that is there, or else a new one."""
     if source == "auto" and is_set(folder):
-        for archive in archives.find_archives(folder, "kaggle"):
+        for archive in (folder / "train.zip", folder / "test1.zip"):
             with suppress(OSError, *archives.ZIP_ERRORS):  # it is not needed
                 packed = [place for place, *_ in archives.photos_in(archive)]
                 if missing := sum(not (folder / place).exists() for place in packed):
@@ -94,9 +94,9 @@ def is_set(root):
     good = [any(map(NAMES[kind].fullmatch, names[kind])) for kind in NAMES]
     if any(names.values()) and not all(good):
         raise PhotosError(
-            f"{root} is half a set: {len(names['train']):,} files in train, {len(names['test1']):,}"
-            " in test1. Both need photos, named like cat.0.jpg and dog.0.jpg, and like 1.jpg. Add "
-            "them, or move both folders away so that others can be used."
+            f"{root} is half a set: {len(names['train']):,} in train, {len(names['test1']):,}"
+            " in test1. Both need photos directly in them, named like cat.0.jpg and dog.0.jpg, and "
+            "like 1.jpg. Add them, or move both folders away so that others can be used."
         )
     return all(good)
 

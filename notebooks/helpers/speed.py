@@ -37,8 +37,8 @@ def faster(model, precision="auto"):
 
     try:
         twin = keras.models.clone_model(model, clone_function=exchange)
-        twin.compile_from_config(model.get_compile_config())
-        twin.set_weights(model.get_weights())
+        twin.compile_from_config(model.get_compile_config() | {"auto_scale_loss": False})
+        copy_weights(model, twin)
     except Exception as problem:  # what a reader's own layers raise can be anything
         reason = str(problem).strip().split("\n")[0]
         print(f"This network trains as it is, since Keras cannot copy it ({reason}).")
@@ -46,6 +46,22 @@ def faster(model, precision="auto"):
     if precision == "mixed_float16":  # which has no very small corrections
         twin.optimizer = keras.optimizers.LossScaleOptimizer(twin.optimizer)
     return twin
+
+
+def copy_weights(source, target):
+    """Give a network the weights of another one of the same build."""
+    target.set_weights(source.get_weights())
+    for layer in all_layers(target):
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # which `set_weights` leaves out
+
+
+def all_layers(model):
+    """Yield the layers of a network and of the networks within it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -85,12 +101,9 @@ def choose_precision():
     GPU is judged by its compute capability: 8 or more for A100, RTX 30 and later, 7 for T4, V100.
     """
     if not gpus():
-        seconds = {"float32": [], "bfloat16": []}
-        for _ in range(5):  # in turns, so that a burst of other work does not decide
-            for dtype in seconds:
-                seconds[dtype].append(time_convolution(dtype))
-        ratio = min(seconds["float32"]) / min(seconds["bfloat16"])
-        return "mixed_bfloat16" if ratio > 1.3 else "float32"
+        kinds = ["float32", "bfloat16"] * 5  # in turns, so that a burst of other work is halved
+        seconds = [time_convolution(dtype) for dtype in kinds]
+        return "mixed_bfloat16" if min(seconds[::2]) > 1.3 * min(seconds[1::2]) else "float32"
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

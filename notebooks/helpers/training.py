@@ -16,6 +16,7 @@ import pandas as pd
 from IPython import get_ipython
 
 from helpers.fingerprint import fingerprint, settings_of
+from helpers.speed import all_layers
 
 AVERAGE_EVERY = 10  # batches
 MOMENTUM = 0.98  # of the averaged weights, for one batch: they look back over about 50
@@ -39,10 +40,9 @@ class ResumeTraining(keras.callbacks.CallbackList):
     delete the folder after changing those.
 
     What is validated and kept are running averages of the weights (Izmailov et al., "Averaging
-    weights leads to wider optima and better generalization", 2018, section 3.2). When all other
-    callbacks are done, or Jupyter's stop button was pressed, `model` gets those of the epoch that
-    `EarlyStopping` found best, or of the last one. Averages of the normalization are taken anew
-    before each validation and after the last epoch; elsewhere, without `EarlyStopping`, they stay.
+    weights leads to wider optima and better generalization", 2018, section 3.2), with averages of
+    the normalization that are taken anew. When all other callbacks are done, or the stop button was
+    pressed, `model` gets those of the epoch that `EarlyStopping` found best, or of the last one.
 
     Args:
         model: the compiled network that gets the trained weights; `fit` may train its twin.
@@ -126,7 +126,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         if not self.has_said_how_long:
             self._say_how_long(batch)
         if (batch + 1) * 20 // batches > batch * 20 // batches:
-            done = (batch + 1) * 20 // batches
+            done = min(20, (batch + 1) * 20 // batches)
             bar = "\u2501" * done + "\u2500" * (20 - done)
             figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
             print(f"\repoch {len(self.log) + 1:2}/{self.epochs}  {bar}  {figures}  ", end="")
@@ -145,7 +145,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
             self._leave()
             raise ArithmeticError(
                 f"In epoch {epoch + 1} the network's weights became NaN (not a number). What was "
-                "saved before is whole. Lower LEARNING_RATE (step 4), then run again from there."
+                "saved before is whole. Lower the learning rate, then build the network again."
             )
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         logs["seconds"] = round(time.monotonic() - self.began, 1)
@@ -166,7 +166,6 @@ class ResumeTraining(keras.callbacks.CallbackList):
                 f"Epoch {epoch + 1} could not be saved in {self.folder} ({problem}). Training goes "
                 "on, and the epoch saved before is whole; make room there before you stop it."
             )
-        self._end_if_stopped()
 
     def on_train_end(self, logs=None):
         self._begin_with(None)  # a later `fit` begins with its first epoch
@@ -242,11 +241,12 @@ class ResumeTraining(keras.callbacks.CallbackList):
         """Say, after the first batches, how long the training takes."""
         train, *others = self.generators
         first, last = (min(number, len(train) - 1) for number in (4, 24))  # others compile first
-        if batch == first:
-            self.timed_from = time.monotonic()
-        elif batch == last:
+        if self.timed_from is None and batch >= first:  # Keras may leave out numbers
+            self.timed_from = batch, time.monotonic()
+        elif self.timed_from is not None and batch >= last:
             self.has_said_how_long = True
-            each = (time.monotonic() - self.timed_from) / (last - first)
+            start, since = self.timed_from
+            each = (time.monotonic() - since) / max(batch - start, 1)
             # An epoch takes as long as its pixels are many; a look without learning, a third.
             areas = [math.prod(train.size_in(epoch)) for epoch in range(len(self.log), self.epochs)]
             looks = sum(generator.n for generator in others) / train.n * max(areas) / 3
@@ -288,7 +288,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
             if self.log:
                 state = f"as after epoch {self.kept_epoch}, the one to keep so far"
             raise TrainingStopped(
-                f"\nTraining was stopped in epoch {min(len(self.log) + 1, self.epochs)}. The "
+                f"\nTraining was stopped in epoch {len(self.log) + 1}. The "
                 f"network is {state}. Run this cell again to go on."
             )
 
@@ -330,8 +330,9 @@ def normalize_anew(model, pixels, batch_size=64):
     """Take the averages of all `BatchNormalization` layers anew, for the weights in place.
 
     Training averages over single batches' weights, changed photos and dropout. Here the network
-    looks at some of `pixels`, shape (photos, height, width, 3), unchanged, without dropout. After
-    Wu and Johnson, "Rethinking 'batch' in BatchNorm" (2021), section 3.
+    looks at some of `pixels`, shape (photos, height, width, 3), unchanged, without dropout. Inside
+    layers of your own, nothing is taken anew, and dropout goes on. After Wu and Johnson,
+    "Rethinking 'batch' in BatchNorm" (2021), section 3.
     """
     found = list(all_layers(model))
     norms = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
@@ -350,14 +351,6 @@ def normalize_anew(model, pixels, batch_size=64):
     finally:
         for layer, name, value in before:
             setattr(layer, name, value)
-
-
-def all_layers(model):
-    """Yield the layers of a network and of the networks within it."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from all_layers(layer)
 
 
 def copies(variables):

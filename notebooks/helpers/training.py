@@ -221,7 +221,7 @@ class ResumeTraining(keras.callbacks.CallbackList):
         if state["is_finished"] or len(self.log) >= self.epochs:
             self._begin_with(self.epochs)
             print(f"\nIt took {took}, is finished, and loaded instead of training again.")
-            print("(To train anew, delete that folder, then run the cell that builds the network.)")
+            print("(To train anew, delete that folder, then run from where the network is built.)")
         else:
             self._begin_with(len(self.log))
             print(f"\nIt took {took} so far, and goes on with epoch {len(self.log) + 1}.")

@@ -236,7 +236,7 @@ BAD = {
     "a wide zoom": (table(2), {"zoom_range": 1.5}, "zoom_range is 1.5; it takes a share such as"),
     "a turned pair": (table(2), {"zoom_range": (1.2, 0.8)}, "zoom_range is (1.2, 0.8); it takes"),
     "no size": (table(2), {"target_size": 128}, "target_size is 128; it takes (height, width)"),
-    "a missing name": (table(2, filename=["0.png", None]), {}, "nan is no photo (No such file"),
+    "a missing name": (table(2, filename=["0.png", None]), {}, " is no photo (No such file"),
     "a missing file": (table(40), {}, "39.png"),
     "a web page": (table(2, filename=["0.png", "page.jpg"]), {}, "page.jpg is no photo ("),
     "rescale": (table(2), {"rescale": 1 / 255}, "no argument 'rescale': make keras.layers.Resc"),

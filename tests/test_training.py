@@ -370,7 +370,7 @@ def test_the_network_is_the_same_however_often_keras_validates_and_calls(photos,
         options |= {"validation_freq": frequency}
         averaged.add(train(photos, tmp_path / f"{id(model)}", 2, model, **options)[0].averaged)
     assert_same(seldom.get_weights(), often.get_weights())
-    assert averaged == {4}, "twice in each epoch of 16 batches"
+    assert averaged <= {4, 6}, "two or three times in each epoch of 16 batches"
 
 
 def test_a_schedule_of_the_rate_goes_on_where_it_was(photos, tmp_path):

@@ -101,7 +101,7 @@ def choose_precision():
     GPU is judged by its compute capability: 8 or more for A100, RTX 30 and later, 7 for T4, V100.
     """
     if not gpus():
-        kinds = ["float32", "bfloat16"] * 5  # in turns, so that a burst of other work is halved
+        kinds = ["float32", "bfloat16"] * 5  # in turns, so a burst of other work does not decide
         seconds = [time_convolution(dtype) for dtype in kinds]
         return "mixed_bfloat16" if min(seconds[::2]) > 1.3 * min(seconds[1::2]) else "float32"
     if keras.backend.backend() == "tensorflow":

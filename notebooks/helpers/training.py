@@ -243,10 +243,10 @@ class ResumeTraining(keras.callbacks.CallbackList):
         first, last = (min(number, len(train) - 1) for number in (4, 24))  # others compile first
         if self.timed_from is None and batch >= first:  # Keras may leave out numbers
             self.timed_from = batch, time.monotonic()
-        elif self.timed_from is not None and batch >= last:
+        elif batch >= last and batch > self.timed_from[0]:
             self.has_said_how_long = True
             start, since = self.timed_from
-            each = (time.monotonic() - since) / max(batch - start, 1)
+            each = (time.monotonic() - since) / (batch - start)
             # An epoch takes as long as its pixels are many; a look without learning, a third.
             areas = [math.prod(train.size_in(epoch)) for epoch in range(len(self.log), self.epochs)]
             looks = sum(generator.n for generator in others) / train.n * max(areas) / 3
